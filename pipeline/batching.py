@@ -1,0 +1,73 @@
+"""Plan guard calls: which windows travel together in one Triton request.
+
+Windows of one length bucket share a call, so that padding is small and
+Triton can merge calls of equal shape. A call holds at most `max_rows`
+windows and `max_tokens` padded tokens. Every window is in exactly one call.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One window of one request, by their indexes."""
+
+    request: int
+    window: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """Rows that travel together, each padded to `length` tokens."""
+
+    length: int
+    rows: tuple[Row, ...]
+
+
+def plan(
+    lengths: Sequence[Sequence[int]],
+    *,
+    buckets: Sequence[int],
+    max_rows: int,
+    max_tokens: int,
+) -> list[Call]:
+    """Calls that cover every window once; `lengths[request][window]` in tokens.
+
+    `buckets` ascend. A window longer than the last bucket is the caller's
+    mistake: ValueError.
+    """
+    by_bucket: dict[int, list[Row]] = {}
+    for request, windows in enumerate(lengths):
+        for window, length in enumerate(windows):
+            bucket = _bucket(length, buckets)
+            by_bucket.setdefault(bucket, []).append(Row(request=request, window=window))
+    return [
+        Call(length=bucket, rows=rows)
+        for bucket in sorted(by_bucket)
+        for rows in _split(by_bucket[bucket], min(max_rows, max(1, max_tokens // bucket)))
+    ]
+
+
+def halves(call: Call) -> tuple[Call, Call]:
+    """A call of two or more rows cut in two, to find the row that is refused."""
+    middle = len(call.rows) // 2
+    return (
+        Call(length=call.length, rows=call.rows[:middle]),
+        Call(length=call.length, rows=call.rows[middle:]),
+    )
+
+
+def _bucket(length: int, buckets: Sequence[int]) -> int:
+    index = bisect_left(buckets, length)
+    if index == len(buckets):
+        raise ValueError(f"a window of {length} tokens exceeds the longest bucket {buckets[-1]}")
+    return buckets[index]
+
+
+def _split(rows: list[Row], size: int) -> Iterator[tuple[Row, ...]]:
+    for start in range(0, len(rows), size):
+        yield tuple(rows[start : start + size])

@@ -1,0 +1,397 @@
+"""Bytes to records and back: Avro in the Confluent frame, and JSON input.
+
+The frame is one zero byte, the schema id as four big-endian bytes, then the
+Avro body. Ids come from `schemas/ids.json`, or from a registry that adds its
+own. Everything here is pure; fetching an unknown schema is the registry
+adapter's task.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import fastavro
+import orjson
+
+from pipeline.errors import Misconfigured, Reason, Rejected
+from pipeline.events import (
+    Action,
+    AuditEvent,
+    Coverage,
+    Flagged,
+    GuardRef,
+    Kind,
+    Message,
+    PolicyRef,
+    Position,
+    Retention,
+    Status,
+    Verdict,
+)
+
+MAGIC: Final = 0
+_FRAME: Final = struct.Struct(">bI")
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+PROMPT: Final = "prompt.v1.avsc"
+COMPLETION: Final = "completion.v1.avsc"
+VERDICT: Final = "verdict.v1.avsc"
+AUDIT: Final = "audit.v1.avsc"
+INPUTS: Final = {Kind.PROMPT: PROMPT, Kind.COMPLETION: COMPLETION}
+
+Schema = Any  # fastavro's parsed schemas are plain, recursive dictionaries
+
+
+@dataclass(slots=True)
+class Schemas:
+    """Parsed schemas by file name, and writer schemas by wire id."""
+
+    by_name: dict[str, Schema]
+    by_id: dict[int, Schema]
+    ids: dict[str, int]
+    subjects: dict[str, str] = field(default_factory=dict)
+
+    def learn(self, schema_id: int, text: str) -> None:
+        """Add a writer schema that a registry returned; raises ValueError."""
+        try:
+            self.by_id[schema_id] = fastavro.parse_schema(json.loads(text), named_schemas={})
+        except Exception as error:  # fastavro raises many kinds for a bad schema
+            raise ValueError(f"schema {schema_id} is not valid Avro: {error}") from error
+
+    def use_id(self, name: str, schema_id: int) -> None:
+        """Write records of schema `name` under the id a registry gave it."""
+        self.ids[name] = schema_id
+        self.by_id[schema_id] = self.by_name[name]
+
+
+def load_schemas(folder: Path) -> Schemas:
+    """The committed schemas and ids; raises Misconfigured if one is broken."""
+    try:
+        listing = json.loads((folder / "ids.json").read_text())
+        named: dict[str, Schema] = {}
+        by_name = {
+            name: fastavro.parse_schema(json.loads((folder / name).read_text()), named)
+            for name in (PROMPT, COMPLETION, VERDICT, AUDIT)
+        }
+        by_id = {int(key): by_name[entry["schema"]] for key, entry in listing.items()}
+    except Exception as error:  # missing file, bad JSON or bad Avro: one remedy for all
+        raise Misconfigured(
+            f"the schemas in {folder} cannot be read: {error}",
+            remedy="Restore the schemas folder of this release",
+        ) from error
+    return Schemas(
+        by_name=by_name,
+        by_id=by_id,
+        ids={entry["schema"]: int(key) for key, entry in listing.items()},
+        subjects={entry["schema"]: entry["subject"] for entry in listing.values()},
+    )
+
+
+def frame_id(value: bytes) -> int:
+    """The schema id of a Confluent frame; raises Rejected when it is none."""
+    if len(value) < _FRAME.size or value[0] != MAGIC:
+        raise Rejected(
+            Reason.NOT_FRAMED,
+            "the value is not Avro in a Confluent frame (a zero byte and a four-byte schema id)",
+            remedy="Frame it, or send JSON with the header content-type: application/json",
+        )
+    return int(_FRAME.unpack_from(value)[1])
+
+
+def decode_json(value: bytes, kind: Kind) -> Message:
+    """The message in a JSON object; raises Rejected naming what is wrong."""
+    try:
+        document = orjson.loads(value)
+    except orjson.JSONDecodeError as error:
+        # orjson says where but, unlike the standard library, can quote no text here.
+        raise Rejected(
+            _json_reason(value),
+            f"the value is not JSON (line {error.lineno}, column {error.colno})",
+            remedy="Send one JSON object in UTF-8",
+        ) from None
+    if not isinstance(document, dict):
+        raise Rejected(
+            Reason.BAD_JSON,
+            f"the value is a JSON {type(document).__name__}, not an object",
+            remedy="Send one JSON object",
+        )
+    return _message({**_DEFAULTS, **document}, kind)
+
+
+def decode_avro(value: bytes, kind: Kind, schemas: Schemas) -> Message:
+    """The message in a Confluent frame; raises Rejected naming what is wrong."""
+    schema_id = frame_id(value)
+    writer = schemas.by_id.get(schema_id)
+    if writer is None:
+        raise Rejected(
+            Reason.UNKNOWN_SCHEMA,
+            f"schema id {schema_id} is not known",
+            remedy="Register the schema, or publish with an id of schemas/ids.json",
+        )
+    return _message(_read(value, writer, schemas.by_name[INPUTS[kind]]), kind)
+
+
+def encode_message(message: Message, schemas: Schemas) -> bytes:
+    """The framed Avro of a prompt or a completion."""
+    record: dict[str, Any] = {
+        "message_id": message.message_id,
+        "text": message.text,
+        "conversation_id": message.conversation_id,
+        "tenant": message.tenant,
+        "route": message.route,
+        "language": message.language,
+        "sent_at": message.sent_at,
+    }
+    if message.kind is Kind.COMPLETION:
+        record |= {"prompt": message.prompt, "prompt_id": message.prompt_id}
+    return _write(record, INPUTS[message.kind], schemas)
+
+
+def encode_verdict(verdict: Verdict, schemas: Schemas) -> bytes:
+    """The framed Avro of a verdict."""
+    return _write(_verdict_record(verdict), VERDICT, schemas)
+
+
+def encode_audit(audit: AuditEvent, schemas: Schemas) -> bytes:
+    """The framed Avro of an audit event."""
+    record = {
+        "verdict": _verdict_record(audit.verdict),
+        "content_hash": audit.content_hash,
+        "retention": audit.retention.value,
+        "content": audit.content,
+        "context": audit.context,
+        "route": audit.route,
+        "language": audit.language,
+        "prompt_id": audit.prompt_id,
+        "sent_at": audit.sent_at,
+        "template_digest": audit.template_digest,
+        "windows": audit.windows,
+        "batch_rows": audit.batch_rows,
+        "queued_s": audit.queued_s,
+        "inference_s": audit.inference_s,
+        "worker_id": audit.worker_id,
+        "attempt": audit.attempt,
+    }
+    return _write(record, AUDIT, schemas)
+
+
+def decode_verdict(value: bytes, schemas: Schemas) -> Verdict:
+    """The verdict in a frame; raises Rejected when it is not one."""
+    return _verdict(_read(value, _writer(value, schemas), schemas.by_name[VERDICT]))
+
+
+def decode_audit(value: bytes, schemas: Schemas) -> AuditEvent:
+    """The audit event in a frame; raises Rejected when it is not one."""
+    record = _read(value, _writer(value, schemas), schemas.by_name[AUDIT])
+    return AuditEvent(
+        **{
+            **record,
+            "verdict": _verdict(record["verdict"]),
+            "retention": Retention(record["retention"]),
+        }
+    )
+
+
+def as_json(verdict: Verdict) -> dict[str, Any]:
+    """A verdict as the JSON document that `--json` prints."""
+    record = _verdict_record(verdict)
+    for key in ("received_at", "scored_at", "emitted_at"):
+        record[key] = record[key].isoformat() if record[key] else None
+    return record
+
+
+_DEFAULTS: Final[Mapping[str, Any]] = {
+    "conversation_id": None,
+    "tenant": "",
+    "route": None,
+    "language": None,
+    "prompt": None,
+    "prompt_id": None,
+    "sent_at": None,
+}
+
+
+def _json_reason(value: bytes) -> Reason:
+    try:
+        value.decode("utf-8")
+    except UnicodeDecodeError:
+        return Reason.BAD_ENCODING
+    return Reason.BAD_JSON
+
+
+def _message(record: Mapping[str, Any], kind: Kind) -> Message:
+    required = {name: _required(record, name) for name in ("message_id", "text")}
+    optional = {
+        name: _optional(record, name)
+        for name in ("conversation_id", "route", "language", "prompt", "prompt_id")
+    }
+    return Message(
+        kind=kind,
+        tenant=_optional(record, "tenant") or "",
+        sent_at=_moment(record.get("sent_at")),
+        **required,
+        **optional,
+    )
+
+
+def _required(record: Mapping[str, Any], name: str) -> str:
+    value = _optional(record, name)
+    if value is None or (name == "message_id" and not value):
+        raise Rejected(
+            Reason.MISSING_FIELD, f"the field {name!r} is missing", remedy=f"Set {name!r}"
+        )
+    return value
+
+
+def _optional(record: Mapping[str, Any], name: str) -> str | None:
+    value = record.get(name)
+    if value is not None and not isinstance(value, str):
+        raise Rejected(
+            Reason.WRONG_TYPE,
+            f"the field {name!r} is of type {type(value).__name__}, not a string",
+            remedy=f"Send {name!r} as a string",
+        )
+    return value
+
+
+def _moment(value: object) -> datetime | None:
+    """UTC time from a datetime or from integer microseconds since the epoch."""
+    if value is None or isinstance(value, datetime):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        try:
+            return _EPOCH + timedelta(microseconds=value)
+        except OverflowError:
+            pass
+    raise Rejected(
+        Reason.BAD_TIMESTAMP,
+        "the field 'sent_at' is not a time",
+        remedy="Send integer microseconds since 1970-01-01 UTC, or leave it out",
+    )
+
+
+def _writer(value: bytes, schemas: Schemas) -> Schema:
+    schema_id = frame_id(value)
+    if schema_id not in schemas.by_id:
+        raise Rejected(
+            Reason.UNKNOWN_SCHEMA,
+            f"schema id {schema_id} is not known",
+            remedy="Configure the registry that this topic was written with",
+        )
+    return schemas.by_id[schema_id]
+
+
+def _read(value: bytes, writer: Schema, reader: Schema) -> dict[str, Any]:
+    body = io.BytesIO(value)
+    body.seek(_FRAME.size)
+    try:
+        record = fastavro.schemaless_reader(body, writer, reader)
+    except UnicodeDecodeError:
+        raise Rejected(
+            Reason.BAD_ENCODING, "a string in the Avro body is not UTF-8", remedy="Send UTF-8"
+        ) from None
+    # Hostile bytes make the C decoder raise nearly anything; all of it means bad Avro.
+    except Exception as error:
+        raise Rejected(
+            Reason.BAD_AVRO,
+            f"the Avro body does not fit its schema ({type(error).__name__})",
+            remedy="Write it with the schema that its frame names; it may be cut short",
+        ) from None
+    if body.read(1):
+        raise Rejected(
+            Reason.BAD_AVRO, "bytes are left after the Avro body", remedy="Send one record a message"
+        )
+    if not isinstance(record, dict):
+        raise Rejected(
+            Reason.BAD_AVRO, "the Avro body is not a record", remedy="Publish a record"
+        )
+    return record
+
+
+def _write(record: Mapping[str, Any], name: str, schemas: Schemas) -> bytes:
+    out = io.BytesIO()
+    out.write(_FRAME.pack(MAGIC, schemas.ids[name]))
+    fastavro.schemaless_writer(out, schemas.by_name[name], record)
+    return out.getvalue()
+
+
+def _verdict_record(verdict: Verdict) -> dict[str, Any]:
+    return {
+        "verdict_id": verdict.verdict_id,
+        "message_id": verdict.message_id,
+        "conversation_id": verdict.conversation_id,
+        "tenant": verdict.tenant,
+        "kind": verdict.kind.value,
+        "action": verdict.action.value,
+        "status": verdict.status.value,
+        "reason": verdict.reason,
+        "taxonomy": verdict.taxonomy,
+        "scores": dict(verdict.scores),
+        "flagged": list(_flagged_records(verdict)),
+        "scanned_tokens": verdict.coverage.scanned_tokens,
+        "total_tokens": verdict.coverage.total_tokens,
+        "guards": [
+            {"name": guard.name, "version": guard.version, "digest": guard.digest}
+            for guard in verdict.guards
+        ],
+        "policy": {
+            "id": verdict.policy.id,
+            "version": verdict.policy.version,
+            "digest": verdict.policy.digest,
+        },
+        "received_at": verdict.received_at,
+        "scored_at": verdict.scored_at,
+        "emitted_at": verdict.emitted_at,
+        "source_topic": verdict.source.topic,
+        "source_partition": verdict.source.partition,
+        "source_offset": verdict.source.offset,
+    }
+
+
+def _flagged_records(verdict: Verdict) -> Iterator[dict[str, Any]]:
+    for flagged in verdict.flagged:
+        yield {
+            "category": flagged.category,
+            "score": flagged.score,
+            "threshold": flagged.threshold,
+            "action": flagged.action.value,
+            "origin": flagged.origin,
+        }
+
+
+def _verdict(record: Mapping[str, Any]) -> Verdict:
+    return Verdict(
+        verdict_id=record["verdict_id"],
+        message_id=record["message_id"],
+        conversation_id=record["conversation_id"],
+        tenant=record["tenant"],
+        kind=Kind(record["kind"]),
+        action=Action(record["action"]),
+        status=Status(record["status"]),
+        reason=record["reason"],
+        taxonomy=record["taxonomy"],
+        scores=record["scores"],
+        flagged=tuple(
+            Flagged(**{**item, "action": Action(item["action"])}) for item in record["flagged"]
+        ),
+        coverage=Coverage(
+            scanned_tokens=record["scanned_tokens"], total_tokens=record["total_tokens"]
+        ),
+        guards=tuple(GuardRef(**guard) for guard in record["guards"]),
+        policy=PolicyRef(**record["policy"]),
+        received_at=record["received_at"],
+        scored_at=record["scored_at"],
+        emitted_at=record["emitted_at"],
+        source=Position(
+            topic=record["source_topic"],
+            partition=record["source_partition"],
+            offset=record["source_offset"],
+        ),
+    )

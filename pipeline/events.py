@@ -1,0 +1,227 @@
+"""The records that cross topics, frozen; and the words they are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+
+UNSAFE: Final = "unsafe"
+"""The label of the overall hazard score, beside the per-category ones."""
+
+
+class Kind(StrEnum):
+    """Which side of the conversation a message is."""
+
+    PROMPT = "prompt"
+    COMPLETION = "completion"
+
+
+class Action(StrEnum):
+    """What the application should do, from mildest to most severe."""
+
+    UNKNOWN = "UNKNOWN"
+    ALLOW = "allow"
+    FLAG = "flag"
+    REVIEW = "review"
+    BLOCK = "block"
+
+    @property
+    def severity(self) -> int:
+        """Rank among actions; UNKNOWN ranks with block, so it fails closed."""
+        return _SEVERITY[self]
+
+
+_SEVERITY: Final = {
+    Action.ALLOW: 0,
+    Action.FLAG: 1,
+    Action.REVIEW: 2,
+    Action.BLOCK: 3,
+    Action.UNKNOWN: 3,
+}
+
+
+class Status(StrEnum):
+    """How far the guard got: only `scored` means that all of it was judged."""
+
+    UNKNOWN = "UNKNOWN"
+    SCORED = "scored"
+    DEGRADED = "degraded"
+    UNSCANNED = "unscanned"
+
+
+class Retention(StrEnum):
+    """What the audit log keeps of a message's content."""
+
+    UNKNOWN = "UNKNOWN"
+    NONE = "none"
+    HASH = "hash"
+    PLAIN = "plain"
+    ENCRYPTED = "encrypted"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Position:
+    """Where an input lies in Kafka; the identity that redelivery cannot change."""
+
+    topic: str
+    partition: int
+    offset: int
+
+    def __str__(self) -> str:
+        """`topic:partition:offset`, which is also the verdict id."""
+        return f"{self.topic}:{self.partition}:{self.offset}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """A prompt or a completion as published, decoded and checked."""
+
+    message_id: str
+    kind: Kind
+    text: str
+    conversation_id: str | None = None
+    tenant: str = ""
+    route: str | None = None
+    language: str | None = None
+    prompt: str | None = None
+    prompt_id: str | None = None
+    sent_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Received:
+    """A message with its position, arrival time (UTC) and Kafka headers."""
+
+    message: Message
+    position: Position
+    received_at: datetime
+    headers: tuple[tuple[str, bytes], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuardRef:
+    """Which guard judged: name, Triton version, digest of weights and card."""
+
+    name: str
+    version: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyRef:
+    """Which policy decided: id, version and digest of its canonical form."""
+
+    id: str
+    version: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Coverage:
+    """How much of the text the guard saw, in tokens; 0 <= scanned <= total."""
+
+    scanned_tokens: int
+    total_tokens: int
+
+    @property
+    def complete(self) -> bool:
+        """True when every token was scanned."""
+        return self.scanned_tokens >= self.total_tokens
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """One guard's scores for one message, each in 0..1, by category."""
+
+    guard: GuardRef
+    scores: Mapping[str, float]
+    coverage: Coverage
+    template_digest: str
+    windows: int
+    batch_rows: int
+    queued_s: float
+    inference_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flagged:
+    """A category whose score crossed a threshold, and what that asked for."""
+
+    category: str
+    score: float
+    threshold: float
+    action: Action
+    origin: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What applications act on: one per input, the same id at every redelivery."""
+
+    verdict_id: str
+    message_id: str
+    conversation_id: str | None
+    tenant: str
+    kind: Kind
+    action: Action
+    status: Status
+    reason: str
+    taxonomy: str
+    scores: Mapping[str, float]
+    flagged: tuple[Flagged, ...]
+    coverage: Coverage
+    guards: tuple[GuardRef, ...]
+    policy: PolicyRef
+    received_at: datetime
+    scored_at: datetime | None
+    emitted_at: datetime
+    source: Position
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditEvent:
+    """A verdict and everything needed to prove it and to replay it."""
+
+    verdict: Verdict
+    content_hash: str
+    retention: Retention
+    content: bytes | None
+    context: bytes | None
+    route: str | None
+    language: str | None
+    prompt_id: str | None
+    sent_at: datetime | None
+    template_digest: str
+    windows: int
+    batch_rows: int
+    queued_s: float
+    inference_s: float
+    worker_id: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetter:
+    """An input that can never be judged: its original bytes, and why."""
+
+    position: Position
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...]
+    reason: str
+    detail: str
+    failed_at: datetime
+    attempts: int = 1
+    kafka_timestamp_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """The one accountable end of a judged message: verdict and audit event."""
+
+    verdict: Verdict
+    audit: AuditEvent
+    headers: tuple[tuple[str, bytes], ...] = field(default=())

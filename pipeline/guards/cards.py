@@ -1,0 +1,220 @@
+"""A guard's card: what the worker must know to feed it and read its logits.
+
+`card.toml` stands beside the guard's `config.pbtxt` in the model repository.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pipeline.errors import Misconfigured
+from pipeline.events import Kind
+from pipeline.taxonomy import CATEGORIES
+from pipeline.windows import WindowSpec
+
+_Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+_Positive = Annotated[int, Field(gt=0)]
+_Score = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _Guard(_Section):
+    name: str
+    version: str
+    title: str
+    taxonomy: Literal["sluice-1"]
+    labels: list[str]
+    activation: Literal["sigmoid"]
+    roles: list[Kind]
+    license: str
+    source: str
+
+    @model_validator(mode="after")
+    def _labels_exist(self) -> _Guard:
+        unknown = sorted(set(self.labels) - set(CATEGORIES))
+        if unknown:
+            raise ValueError(f"label {unknown[0]!r} is not in taxonomy {self.taxonomy}")
+        return self
+
+
+class _Input(_Section):
+    tokenizer: str
+    max_length: Annotated[int, Field(ge=8)]
+    overlap: Annotated[int, Field(ge=0)]
+    context_length: Annotated[int, Field(ge=0)]
+    pad_id: Annotated[int, Field(ge=0)]
+    cls_id: Annotated[int, Field(ge=0)]
+    sep_id: Annotated[int, Field(ge=0)]
+    buckets: Annotated[list[_Positive], Field(min_length=1)]
+    template: str
+
+    @model_validator(mode="after")
+    def _shapes(self) -> _Input:
+        if sorted(set(self.buckets)) != self.buckets or self.buckets[-1] != self.max_length:
+            raise ValueError("buckets must ascend and end with max_length")
+        if self.context_length + self.overlap + 4 > self.max_length:
+            raise ValueError("context_length and overlap leave no room for text")
+        return self
+
+
+class _Calibration(_Section):
+    scale: list[float]
+    bias: list[float]
+
+
+class _Digests(_Section):
+    model: _Digest
+    tokenizer: _Digest
+
+
+class Golden(_Section):
+    """A text whose calibrated scores are known; the self-test at start-up."""
+
+    role: Kind
+    text: str
+    prompt: str = ""
+    scores: Mapping[str, _Score]
+    tolerance: Annotated[float, Field(gt=0, le=0.5)] = 0.02
+
+
+class _Document(_Section):
+    guard: _Guard
+    input: _Input
+    calibration: _Calibration
+    digests: _Digests
+    operating_points: Mapping[str, Mapping[str, _Score]]
+    golden: Annotated[list[Golden], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _widths(self) -> _Document:
+        labels = len(self.guard.labels)
+        if not len(self.calibration.scale) == len(self.calibration.bias) == labels:
+            raise ValueError(f"calibration must have {labels} values, one per label")
+        return self
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Card:
+    """A guard's card, checked against the files it names."""
+
+    name: str
+    version: str
+    title: str
+    taxonomy: str
+    labels: tuple[str, ...]
+    roles: frozenset[Kind]
+    license: str
+    source: str
+    tokenizer: Path
+    window: WindowSpec
+    pad_id: int
+    buckets: tuple[int, ...]
+    template_digest: str
+    scale: NDArray[np.float32]
+    bias: NDArray[np.float32]
+    model_digest: str
+    digest: str
+    golden: tuple[Golden, ...]
+    operating_points: Mapping[str, Mapping[str, float]]
+
+    def scores(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Calibrated scores in 0..1 for logits [rows, labels]; same shape."""
+        calibrated = np.clip(logits * self.scale + self.bias, -60.0, 60.0)
+        return np.asarray(1.0 / (1.0 + np.exp(-calibrated)), dtype=np.float32)
+
+
+def load(folder: Path) -> Card:
+    """The card in a guard's folder; raises Misconfigured naming key and remedy."""
+    path = folder / "card.toml"
+    try:
+        raw = path.read_bytes()
+        document = _Document.model_validate(tomllib.loads(raw.decode()))
+    except OSError as error:
+        raise Misconfigured(
+            f"guard card {path} cannot be read ({error.strerror})",
+            remedy="Set guards.repository to the folder that holds the guards",
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise Misconfigured(f"guard card {path} is not TOML: {error}", remedy="Correct it") from error
+    except ValidationError as error:
+        raise Misconfigured(f"guard card {path}: {_first(error)}", remedy="Correct it") from error
+    _check_tokenizer(folder, document)
+    return _card(folder, document, raw)
+
+
+def _first(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False)[0]
+    return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+
+
+def _check_tokenizer(folder: Path, document: _Document) -> None:
+    path = folder / document.input.tokenizer
+    found = sha256(path.read_bytes()) if path.exists() else "no such file"
+    if found != document.digests.tokenizer:
+        raise Misconfigured(
+            f"tokenizer {path} does not match its card ({found})",
+            remedy="Restore the guard's folder, or export the guard again",
+        )
+
+
+def sha256(*parts: bytes) -> str:
+    """`sha256:` and the hex digest of the parts, in order."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return "sha256:" + digest.hexdigest()
+
+
+def _card(folder: Path, document: _Document, raw: bytes) -> Card:
+    guard, shape = document.guard, document.input
+    return Card(
+        name=guard.name,
+        version=guard.version,
+        title=guard.title,
+        taxonomy=guard.taxonomy,
+        labels=tuple(guard.labels),
+        roles=frozenset(guard.roles),
+        license=guard.license,
+        source=guard.source,
+        tokenizer=folder / shape.tokenizer,
+        window=WindowSpec(
+            max_length=shape.max_length,
+            overlap=shape.overlap,
+            context_length=shape.context_length,
+            cls_id=shape.cls_id,
+            sep_id=shape.sep_id,
+        ),
+        pad_id=shape.pad_id,
+        buckets=tuple(shape.buckets),
+        template_digest=sha256(shape.template.encode()),
+        scale=_vector(document.calibration.scale),
+        bias=_vector(document.calibration.bias),
+        model_digest=document.digests.model,
+        digest=_identity(document, raw),
+        golden=tuple(document.golden),
+        operating_points=document.operating_points,
+    )
+
+
+def _identity(document: _Document, raw: bytes) -> str:
+    """One digest for all that decides a score: weights, tokenizer and card."""
+    digests = document.digests
+    return sha256(digests.model.encode(), digests.tokenizer.encode(), raw)
+
+
+def _vector(values: Sequence[float]) -> NDArray[np.float32]:
+    vector = np.asarray(values, dtype=np.float32)
+    vector.setflags(write=False)
+    return vector

@@ -1,0 +1,121 @@
+"""Every Kafka header Sluice reads or writes, named once.
+
+CloudEvents binary mode (`ce_*`, cloudevents Kafka protocol binding), W3C
+trace context (`traceparent`, `tracestate`), and the provenance of a dead
+letter (`dlq_*`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Final
+
+from pipeline.events import DeadLetter, Position
+
+Headers = tuple[tuple[str, bytes], ...]
+
+CONTENT_TYPE: Final = "content-type"
+JSON: Final = "application/json"
+AVRO: Final = "avro/binary"
+
+CE_ID: Final = "ce_id"
+CE_TYPE: Final = "ce_type"
+CE_SOURCE: Final = "ce_source"
+CE_TIME: Final = "ce_time"
+CE_SPECVERSION: Final = "ce_specversion"
+
+TRACEPARENT: Final = "traceparent"
+TRACESTATE: Final = "tracestate"
+
+DLQ_REASON: Final = "dlq_reason"
+DLQ_DETAIL: Final = "dlq_detail"
+DLQ_TOPIC: Final = "dlq_original_topic"
+DLQ_PARTITION: Final = "dlq_original_partition"
+DLQ_OFFSET: Final = "dlq_original_offset"
+DLQ_TIMESTAMP: Final = "dlq_original_timestamp_ms"
+DLQ_FAILED_AT: Final = "dlq_failed_at"
+DLQ_ATTEMPTS: Final = "dlq_attempts"
+_DLQ_PREFIX: Final = "dlq_"
+
+
+def first(headers: Iterable[tuple[str, bytes]], name: str) -> str | None:
+    """The first value of a header as text, or None; undecodable bytes are replaced."""
+    lowered = name.lower()
+    for key, value in headers:
+        if key.lower() == lowered:
+            return (value or b"").decode("utf-8", errors="replace")
+    return None
+
+
+def trace_of(headers: Iterable[tuple[str, bytes]]) -> Headers:
+    """The trace context among `headers`, untouched."""
+    return tuple((key, value) for key, value in headers if key in (TRACEPARENT, TRACESTATE))
+
+
+def event(*, id: str, type: str, source: str, time: datetime, trace: Headers = ()) -> Headers:
+    """CloudEvents headers of an Avro event we emit, with the trace it belongs to."""
+    return (
+        (CE_ID, id.encode()),
+        (CE_TYPE, type.encode()),
+        (CE_SOURCE, source.encode()),
+        (CE_TIME, time.isoformat().encode()),
+        (CE_SPECVERSION, b"1.0"),
+        (CONTENT_TYPE, AVRO.encode()),
+        *trace,
+    )
+
+
+def attempts(headers: Iterable[tuple[str, bytes]]) -> int:
+    """How often a message has been a dead letter before; junk counts as 0."""
+    text = first(headers, DLQ_ATTEMPTS) or "0"
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
+
+
+def without_provenance(headers: Iterable[tuple[str, bytes]]) -> Headers:
+    """The headers a message had before it became a dead letter."""
+    return tuple((key, value) for key, value in headers if not key.startswith(_DLQ_PREFIX))
+
+
+def provenance(letter: DeadLetter) -> Headers:
+    """A dead letter's headers: the original ones, then where it was and why."""
+    position = letter.position
+    stamp = "" if letter.kafka_timestamp_ms is None else str(letter.kafka_timestamp_ms)
+    return (
+        *without_provenance(letter.headers),
+        (DLQ_REASON, letter.reason.encode()),
+        (DLQ_DETAIL, letter.detail.encode()),
+        (DLQ_TOPIC, position.topic.encode()),
+        (DLQ_PARTITION, str(position.partition).encode()),
+        (DLQ_OFFSET, str(position.offset).encode()),
+        (DLQ_TIMESTAMP, stamp.encode()),
+        (DLQ_FAILED_AT, letter.failed_at.isoformat().encode()),
+        (DLQ_ATTEMPTS, str(letter.attempts).encode()),
+    )
+
+
+def dead_letter(
+    *, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]]
+) -> DeadLetter:
+    """The dead letter that a record of the dead-letter topic holds.
+
+    Raises ValueError when the record was not written by Sluice.
+    """
+    topic, partition, offset = (
+        first(headers, name) for name in (DLQ_TOPIC, DLQ_PARTITION, DLQ_OFFSET)
+    )
+    failed_at = first(headers, DLQ_FAILED_AT)
+    if topic is None or partition is None or offset is None or failed_at is None:
+        raise ValueError("the record has no dead-letter headers")
+    stamp = first(headers, DLQ_TIMESTAMP)
+    return DeadLetter(
+        position=Position(topic=topic, partition=int(partition), offset=int(offset)),
+        key=key,
+        value=value,
+        headers=without_provenance(headers),
+        reason=first(headers, DLQ_REASON) or "",
+        detail=first(headers, DLQ_DETAIL) or "",
+        failed_at=datetime.fromisoformat(failed_at),
+        attempts=attempts(headers),
+        kafka_timestamp_ms=int(stamp) if stamp else None,
+    )

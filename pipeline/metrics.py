@@ -1,0 +1,63 @@
+"""Every metric, declared once: name, meaning, labels, edges.
+
+Histograms are in seconds and their edges include the objectives exactly, so
+that "which share was under 250 ms" has an exact answer. Labels are bounded:
+no id and no text is ever one.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from prometheus_client import Counter, Gauge, Histogram, Info
+
+_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+_ROWS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+MESSAGES: Final = Counter(
+    "sluice_messages_total", "Messages ended, by how.", ["topic", "outcome"]
+)
+VERDICTS: Final = Counter(
+    "sluice_verdicts_total",
+    "Verdicts published, by the category that decided (empty when none crossed).",
+    ["kind", "action", "category"],
+)
+DEGRADED: Final = Counter(
+    "sluice_degraded_total", "Verdicts without full coverage.", ["status", "action"]
+)
+DEAD_LETTERS: Final = Counter("sluice_dead_letters_total", "Dead letters published.", ["reason"])
+CLASSIFIER_ERRORS: Final = Counter(
+    "sluice_classifier_errors_total", "Guard calls that failed.", ["guard", "reason"]
+)
+PUBLISH_ERRORS: Final = Counter(
+    "sluice_publish_errors_total", "Publishing attempts the broker did not acknowledge."
+)
+END_TO_END_SECONDS: Final = Histogram(
+    "sluice_end_to_end_seconds",
+    "From the input's Kafka timestamp to the broker's acknowledgement of its verdict.",
+    ["kind"],
+    buckets=_SECONDS,
+)
+STAGE_SECONDS: Final = Histogram(
+    "sluice_stage_seconds",
+    "Time in one stage: wait, tokenise, infer, publish.",
+    ["stage"],
+    buckets=_SECONDS,
+)
+BATCH_MESSAGES: Final = Histogram(
+    "sluice_batch_messages", "Messages judged together.", buckets=_ROWS
+)
+BATCH_BYTES: Final = Histogram(
+    "sluice_batch_bytes", "Bytes judged together.", buckets=[4.0**power for power in range(4, 13)]
+)
+CALL_ROWS: Final = Histogram("sluice_call_rows", "Windows in one guard call.", buckets=_ROWS)
+IN_FLIGHT: Final = Gauge("sluice_in_flight_messages", "Messages taken, not yet acknowledged.")
+LAG_MESSAGES: Final = Gauge(
+    "sluice_consumer_lag_messages", "Messages behind the log's end.", ["topic", "partition"]
+)
+LAG_SECONDS: Final = Gauge(
+    "sluice_consumer_lag_seconds", "Age of the oldest message not yet acknowledged.", ["topic"]
+)
+READY: Final = Gauge("sluice_ready", "1 when a readiness check passes.", ["check"])
+POLICY: Final = Info("sluice_policy", "The policy in force.")
+GUARD: Final = Gauge("sluice_guard_info", "Guards in use; always 1.", ["name", "version", "digest"])

@@ -1,0 +1,272 @@
+"""The use case, pure: may this message be judged, and what is concluded.
+
+A verdict's id is its input's position, so that a redelivery, even after a
+policy change, carries the same id and the first one wins.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from pipeline.errors import Reason, Rejected
+from pipeline.events import (
+    Action,
+    AuditEvent,
+    Coverage,
+    Judgement,
+    Message,
+    Outcome,
+    PolicyRef,
+    Received,
+    Retention,
+    Status,
+    Verdict,
+)
+from pipeline.policy import Decision, Policy, Rules, decide, more_severe
+from pipeline.taxonomy import name_of
+
+MAX_ID_CHARS = 512
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intake:
+    """What a message may be: sizes in UTF-8 bytes, clock skew in seconds."""
+
+    max_text_bytes: int
+    max_future_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """A message let in, with the rules and the policy it will be judged by."""
+
+    received: Received
+    rules: Rules
+    policy: PolicyRef
+    taxonomy: str
+    tenant_known: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stamp:
+    """Who concludes, when, and at which attempt."""
+
+    worker_id: str
+    now: datetime
+    attempt: int = 1
+    scored_at: datetime | None = None
+
+
+def admit(received: Received, policy: Policy, intake: Intake) -> Case:
+    """The case to judge; raises Rejected when the message cannot be judged."""
+    message = received.message
+    _check_text(message, intake)
+    _check_ids(message)
+    _check_sent_at(message, received.received_at, intake)
+    return Case(
+        received=received,
+        rules=policy.rules(message.kind, message.tenant, message.route),
+        policy=policy.ref,
+        taxonomy=policy.taxonomy,
+        tenant_known=policy.knows(message.tenant),
+    )
+
+
+def conclude(case: Case, judgements: Sequence[Judgement], stamp: Stamp) -> Outcome:
+    """The verdict and audit event of a message that guards judged.
+
+    Where the guards did not see all of the text, the status is `degraded`
+    and the policy's partial action is the mildest that can result.
+    """
+    scores = merge(judgements)
+    decision = decide(scores, case.rules)
+    coverage = least([judgement.coverage for judgement in judgements])
+    action, status = decision.action, Status.SCORED
+    if not coverage.complete:
+        action, status = more_severe(action, case.rules.partial_action), Status.DEGRADED
+    return _outcome(
+        case,
+        stamp,
+        judgements=judgements,
+        scores=scores,
+        decision=decision,
+        action=action,
+        status=status,
+        coverage=coverage,
+        reason=_explain(case, decision, coverage),
+    )
+
+
+def unscanned(case: Case, cause: str, stamp: Stamp) -> Outcome:
+    """The visible outcome of a message that no guard judged: never "scored"."""
+    return _outcome(
+        case,
+        stamp,
+        judgements=(),
+        scores={},
+        decision=Decision(action=case.rules.unscanned_action, flagged=()),
+        action=case.rules.unscanned_action,
+        status=Status.UNSCANNED,
+        coverage=Coverage(scanned_tokens=0, total_tokens=-1),
+        reason=f"not scanned: {cause}; the policy asks for {case.rules.unscanned_action.value}",
+    )
+
+
+def merge(judgements: Sequence[Judgement]) -> dict[str, float]:
+    """The highest score of each category over all guards."""
+    scores: dict[str, float] = {}
+    for judgement in judgements:
+        for category, score in judgement.scores.items():
+            scores[category] = max(score, scores.get(category, 0.0))
+    return scores
+
+
+def least(coverages: Sequence[Coverage]) -> Coverage:
+    """The coverage of the guard that saw the smallest share of the text."""
+    return min(coverages, key=lambda seen: seen.scanned_tokens / max(1, seen.total_tokens))
+
+
+def content_hash(text: str) -> str:
+    """`sha256:` and the hex digest of the text's UTF-8 bytes."""
+    return "sha256:" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _check_text(message: Message, intake: Intake) -> None:
+    if not message.text.strip():
+        raise Rejected(
+            Reason.EMPTY_TEXT, "the text is empty: nothing to scan", remedy="Publish a text"
+        )
+    for name, text in (("text", message.text), ("prompt", message.prompt or "")):
+        size_bytes = _utf8_size(text)
+        if size_bytes > intake.max_text_bytes:
+            raise Rejected(
+                Reason.OVERSIZE,
+                f"the {name} has {size_bytes:,} bytes, the limit is {intake.max_text_bytes:,}",
+                remedy="Publish it in parts, or raise limits.max_text_bytes",
+            )
+
+
+def _utf8_size(text: str) -> int:
+    try:
+        return len(text.encode())
+    except UnicodeEncodeError:
+        raise Rejected(
+            Reason.BAD_ENCODING, "a string holds a lone surrogate", remedy="Send valid Unicode"
+        ) from None
+
+
+def _check_ids(message: Message) -> None:
+    if not message.message_id:
+        raise Rejected(
+            Reason.MISSING_FIELD, "the field 'message_id' is empty", remedy="Set 'message_id'"
+        )
+    named = {
+        "message_id": message.message_id,
+        "conversation_id": message.conversation_id,
+        "tenant": message.tenant,
+        "route": message.route,
+        "prompt_id": message.prompt_id,
+    }
+    for name, value in named.items():
+        if value is not None and len(value) > MAX_ID_CHARS:
+            raise Rejected(
+                Reason.OVERSIZE,
+                f"the field {name!r} has {len(value):,} characters, the limit is {MAX_ID_CHARS}",
+                remedy=f"Shorten {name!r}",
+            )
+        _utf8_size(value or "")
+
+
+def _check_sent_at(message: Message, now: datetime, intake: Intake) -> None:
+    if message.sent_at is None:
+        return
+    ahead = message.sent_at - now
+    if ahead > timedelta(seconds=intake.max_future_s):
+        raise Rejected(
+            Reason.BAD_TIMESTAMP,
+            f"'sent_at' lies {ahead.days:,} days and {ahead.seconds} s in the future",
+            remedy="Check the publisher's clock, and that the unit is microseconds",
+        )
+
+
+def _explain(case: Case, decision: Decision, coverage: Coverage) -> str:
+    parts = []
+    if decision.flagged:
+        top = decision.flagged[0]
+        parts.append(
+            f"{top.category} {name_of(top.category)}: {top.score:.3f} >= {top.threshold:g}"
+            f" asks for {top.action.value} ({top.origin})"
+        )
+    else:
+        parts.append("no threshold crossed")
+    if not coverage.complete:
+        parts.append(f"{coverage.scanned_tokens:,} of {coverage.total_tokens:,} tokens scanned")
+    if not case.tenant_known:
+        parts.append("the policy does not know the tenant: judged under the default")
+    return "; ".join(parts)
+
+
+def _outcome(
+    case: Case,
+    stamp: Stamp,
+    *,
+    judgements: Sequence[Judgement],
+    scores: Mapping[str, float],
+    decision: Decision,
+    action: Action,
+    status: Status,
+    coverage: Coverage,
+    reason: str,
+) -> Outcome:
+    received, message = case.received, case.received.message
+    verdict = Verdict(
+        verdict_id=str(received.position),
+        message_id=message.message_id,
+        conversation_id=message.conversation_id,
+        tenant=message.tenant,
+        kind=message.kind,
+        action=action,
+        status=status,
+        reason=reason,
+        taxonomy=case.taxonomy,
+        scores=scores,
+        flagged=decision.flagged,
+        coverage=coverage,
+        guards=tuple(judgement.guard for judgement in judgements),
+        policy=case.policy,
+        received_at=received.received_at,
+        scored_at=stamp.scored_at,
+        emitted_at=stamp.now,
+        source=received.position,
+    )
+    return Outcome(
+        verdict=verdict, audit=_audit(case, verdict, judgements, stamp), headers=received.headers
+    )
+
+
+def _audit(
+    case: Case, verdict: Verdict, judgements: Sequence[Judgement], stamp: Stamp
+) -> AuditEvent:
+    message, retention = case.received.message, case.rules.retention
+    plain = retention is Retention.PLAIN
+    return AuditEvent(
+        verdict=verdict,
+        content_hash="" if retention is Retention.NONE else content_hash(message.text),
+        retention=retention,
+        content=message.text.encode() if plain else None,
+        context=message.prompt.encode() if plain and message.prompt else None,
+        route=message.route,
+        language=message.language,
+        prompt_id=message.prompt_id,
+        sent_at=message.sent_at,
+        template_digest=",".join(judgement.template_digest for judgement in judgements),
+        windows=sum(judgement.windows for judgement in judgements),
+        batch_rows=max((judgement.batch_rows for judgement in judgements), default=0),
+        queued_s=max((judgement.queued_s for judgement in judgements), default=0.0),
+        inference_s=max((judgement.inference_s for judgement in judgements), default=0.0),
+        worker_id=stamp.worker_id,
+        attempt=stamp.attempt,
+    )

@@ -1,0 +1,30 @@
+"""Text to token ids, with the tokenizer that lies beside a guard's card."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tokenizers import Tokenizer as _Tokenizer
+
+from pipeline.errors import Misconfigured
+
+
+class Tokenizer:
+    """A guard's own tokenizer; safe to call from a worker thread (Rust, no GIL)."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._tokenizer = _Tokenizer.from_file(str(path))
+        except Exception as error:  # the Rust library raises plain Exception
+            raise Misconfigured(
+                f"tokenizer {path} cannot be read: {error}",
+                remedy="Export the guard again, or correct [input].tokenizer in its card",
+            ) from error
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text, without special tokens, never truncated."""
+        encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        return [encoding.ids for encoding in encodings]
