@@ -16,13 +16,18 @@ from pipeline.events import Position
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Slot:
-    """One taken message, until it is acknowledged or given up."""
+    """One taken message, until it is acknowledged or given up.
+
+    `acknowledge` lets its offset be committed; `forget` lets go of it without
+    that, so that Kafka delivers it again.
+    """
 
     position: Position
     generation: int
     taken_at_s: float
     timestamp_ms: int | None
     acknowledge: Callable[[], None]
+    forget: Callable[[], None]
     settled: bool = False
 
 

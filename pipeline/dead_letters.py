@@ -1,0 +1,49 @@
+"""The bound on dead letters: stop loudly before a topic drains into them.
+
+A bad deploy of a publisher, or a lost schema, makes every message
+undecodable. Past the bound the worker stops with nothing acknowledged, so
+that the messages wait in their topic for a person. Pure.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+from pipeline.errors import DeadLetterLimit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bound:
+    """Stop when, of the last `window` messages, at least `count` and more than
+    `ratio` of them (0..1) are dead letters. A ratio of 1 never stops."""
+
+    window: int
+    count: int
+    ratio: float
+
+
+class Budget:
+    """Counts messages against a bound."""
+
+    def __init__(self, bound: Bound) -> None:
+        self._bound = bound
+        self._recent: deque[bool] = deque(maxlen=bound.window)
+        self._dead = 0
+
+    def spend(self, *, good: int, dead: int) -> None:
+        """Count messages; raises DeadLetterLimit when the bound is passed."""
+        for is_dead in (*[False] * good, *[True] * dead):
+            if len(self._recent) == self._recent.maxlen and self._recent[0]:
+                self._dead -= 1
+            self._recent.append(is_dead)
+            self._dead += is_dead
+        if dead and self._dead >= self._bound.count and self._ratio() > self._bound.ratio:
+            raise DeadLetterLimit(
+                f"{self._dead} of the last {len(self._recent)} messages cannot be judged",
+                remedy="See `sluice dlq ls` for why. Repair the publisher, or raise"
+                " limits.dead_letter_ratio to let them pass, then start the worker again",
+            )
+
+    def _ratio(self) -> float:
+        return self._dead / max(1, len(self._recent))

@@ -1,0 +1,119 @@
+"""Is it alive, is it ready: answered over HTTP, beside the metrics.
+
+`/livez` says that the event loop turns and depends on nothing else: a Triton
+outage must not restart every worker. `/readyz` says what is missing. Served
+from a thread, so that a blocked loop is seen and not shared.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final, Self
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+import orjson
+from prometheus_client import make_wsgi_app
+
+from pipeline import metrics
+from pipeline.errors import Misconfigured
+
+LIVE_WITHIN_S: Final = 10.0
+"""A loop that has not turned for this long is stuck."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One thing readiness depends on."""
+
+    ok: bool
+    detail: str
+
+
+class Health:
+    """The heart beat and the checks; written by the loop, read by the server's thread."""
+
+    def __init__(self, names: Iterable[str], now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._beat_s = now()
+        self._checks = {name: Check(ok=False, detail="not yet checked") for name in names}
+
+    def beat(self) -> None:
+        """The loop turned."""
+        self._beat_s = self._now()
+
+    def set(self, name: str, *, ok: bool, detail: str) -> None:
+        """Record a check's state."""
+        self._checks[name] = Check(ok=ok, detail=detail)
+        metrics.READY.labels(name).set(ok)
+
+    def live(self) -> tuple[bool, dict[str, Any]]:
+        """Whether the loop turns, and how long ago it did."""
+        age_s = self._now() - self._beat_s
+        return age_s < LIVE_WITHIN_S, {"heartbeat_age_s": round(age_s, 3)}
+
+    def ready(self) -> tuple[bool, dict[str, Any]]:
+        """Whether every check passes, and each one's state."""
+        checks = dict(self._checks)
+        body = {name: {"ok": check.ok, "detail": check.detail} for name, check in checks.items()}
+        return all(check.ok for check in checks.values()), body
+
+
+class HealthServer:
+    """Serves `/livez`, `/readyz` and `/metrics`; a context manager."""
+
+    def __init__(self, health: Health, *, host: str, port: int) -> None:
+        self._health = health
+        self._metrics = make_wsgi_app()
+        try:
+            self._server: WSGIServer = make_server(
+                host, port, self._answer, handler_class=_QuietHandler
+            )
+        except OSError as error:
+            raise Misconfigured(
+                f"the health server cannot listen on {host}:{port} ({error.strerror})",
+                remedy="Set worker.http_port to a free port, or to 0 for any",
+            ) from error
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+
+    @property
+    def port(self) -> int:
+        """The port it listens on."""
+        return int(self._server.server_port)
+
+    def __enter__(self) -> Self:
+        """Start answering."""
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop answering."""
+        self._server.shutdown()
+        self._server.server_close()
+
+    def _answer(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        path = environ.get("PATH_INFO", "")
+        if path == "/metrics":
+            return self._metrics(environ, start_response)  # type: ignore[no-any-return]
+        if path not in ("/livez", "/readyz"):
+            start_response("404 Not Found", [("Content-Type", "text/plain")])
+            return [b"/livez, /readyz or /metrics\n"]
+        ok, body = self._health.live() if path == "/livez" else self._health.ready()
+        status = "200 OK" if ok else "503 Service Unavailable"
+        start_response(status, [("Content-Type", "application/json")])
+        return [orjson.dumps({"ok": ok, "checks": body}) + b"\n"]
+
+
+class _QuietHandler(WSGIRequestHandler):
+    """Keeps probes out of the log."""
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""

@@ -1,0 +1,473 @@
+"""One message's life: take, decode, classify, conclude, publish, acknowledge.
+
+Read from top to bottom. The agents take raw bytes without acknowledging
+them; the conveyor groups what was taken into batches, and `Flow.judge` ends
+each batch: every message is settled by outcomes the broker acknowledged, or
+the worker stops and Kafka delivers it again. At least once; a verdict's id
+is its input's position, so repeats are harmless.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+import faust
+import stamina
+import structlog
+
+from pipeline import codec, headers, metrics, moderation, telemetry
+from pipeline.conveyor import Conveyor, Limits
+from pipeline.dead_letters import Bound, Budget
+from pipeline.errors import Reason, Rejected, Retryable
+from pipeline.events import DeadLetter, Judgement, Kind, Message, Outcome, Position, Received
+from pipeline.health import Health
+from pipeline.ledger import Ledger, Slot
+from pipeline.moderation import Case, Intake, Stamp
+from pipeline.policy import OnUnavailable, Policy
+from pipeline.ports import Clock, Outgoing, Publisher, SchemaRegistry
+from pipeline.scoring import Scorer
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Topics:
+    """The names of the five topics."""
+
+    prompts: str
+    completions: str
+    verdicts: str
+    audit: str
+    dead_letters: str
+
+    @property
+    def inputs(self) -> dict[Kind, str]:
+        """The topic of each kind of input."""
+        return {Kind.PROMPT: self.prompts, Kind.COMPLETION: self.completions}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlowLimits:
+    """Every bound the flow keeps; sizes in bytes, times in seconds."""
+
+    conveyor: Limits
+    intake: Intake
+    dead_letters: Bound
+    drain_s: float
+    max_value_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inbound:
+    """A message as taken from Kafka: raw, with the slot that holds its commit."""
+
+    kind: Kind
+    key: bytes | None
+    value: bytes | None
+    headers: headers.Headers
+    slot: Slot
+
+    @property
+    def position(self) -> Position:
+        """Where it lies in Kafka."""
+        return self.slot.position
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of its value."""
+        return len(self.value or b"")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admitted:
+    """A message that decoded and may be judged."""
+
+    inbound: Inbound
+    case: Case
+
+
+Refused = tuple[Inbound, Rejected]
+
+
+def add_agents(app: faust.App, topics: Topics, flow: Flow) -> None:
+    """Let an agent on each input topic hand what it takes to the flow."""
+
+    def agent_on(kind: Kind, topic: str) -> None:
+        @app.agent(_raw(app, topic), name=f"moderate-{kind.value}s")
+        async def moderate(stream: Any) -> None:
+            # Never acknowledged by Faust and never raising: see pipeline/DESIGN.md.
+            async for event in stream.noack().events():
+                await flow.take(kind, event, current=app.consumer_generation_id)
+
+    for kind, topic in topics.inputs.items():
+        agent_on(kind, topic)
+
+
+def _raw(app: faust.App, topic: str) -> Any:
+    """A topic of bytes: Faust must not deserialise, a bad value would stop the agent."""
+    return app.topic(
+        topic, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw"
+    )
+
+
+class Flow:
+    """From a taken message to acknowledged outcomes."""
+
+    def __init__(
+        self,
+        *,
+        topics: Topics,
+        schemas: codec.Schemas,
+        registry: SchemaRegistry | None,
+        policy: Policy,
+        scorer: Scorer,
+        publisher: Publisher,
+        health: Health,
+        clock: Clock,
+        limits: FlowLimits,
+        worker_id: str,
+        crash: Callable[[BaseException], None],
+    ) -> None:
+        self._topics = topics
+        self._schemas = schemas
+        self._registry = registry
+        self._policy = policy
+        self._scorer = scorer
+        self._publisher = publisher
+        self._health = health
+        self._clock = clock
+        self._limits = limits
+        self._worker_id = worker_id
+        self._crash = crash
+        self._budget = Budget(limits.dead_letters)
+        self.ledger = Ledger()
+        self.conveyor: Conveyor[Inbound] = Conveyor(
+            self.judge,
+            limits=limits.conveyor,
+            abandon=lambda inbound: inbound.slot.forget(),
+            crash=crash,
+        )
+
+    # 1. Take ---------------------------------------------------------------
+
+    async def take(self, kind: Kind, event: Any, *, current: int) -> None:
+        """Enter a Faust event; waits while the conveyor is full. Never raises."""
+        try:
+            slot = self._slot(event)
+            if self.conveyor.draining or slot.generation != current:
+                slot.forget()  # another assignment's: Kafka delivers it again
+                return
+            self.ledger.take(slot)
+            metrics.IN_FLIGHT.set(len(self.ledger))
+            await self.conveyor.admit(self._inbound(kind, event.message, slot))
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # an exception that left an agent would lose messages
+            self._crash(error)
+
+    def _slot(self, event: Any) -> Slot:
+        message = event.message
+        return Slot(
+            position=Position(
+                topic=message.topic, partition=message.partition, offset=message.offset
+            ),
+            generation=message.generation_id,
+            taken_at_s=self._clock.monotonic(),
+            timestamp_ms=int(message.timestamp * 1000) if message.timestamp else None,
+            acknowledge=event.ack,
+            forget=lambda: event.app.consumer.unacked.discard(message),
+        )
+
+    def _inbound(self, kind: Kind, message: Any, slot: Slot) -> Inbound:
+        return Inbound(
+            kind=kind,
+            key=message.key,
+            value=message.value,
+            headers=tuple(message.headers or ()),
+            slot=slot,
+        )
+
+    # 2. Judge a batch --------------------------------------------------------
+
+    async def judge(self, batch: Sequence[Inbound]) -> None:
+        """End every message of a batch, or raise with none of the rest acknowledged."""
+        self._observe(batch)
+        with telemetry.batch_span([inbound.headers for inbound in batch]):
+            oks, errs = await self.decode(batch)
+            self._budget.spend(good=len(oks), dead=len(errs))
+            await self.bury(errs)
+            await self.classify(oks)
+
+    # 3. Decode ---------------------------------------------------------------
+
+    async def decode(self, batch: Sequence[Inbound]) -> tuple[list[Admitted], list[Refused]]:
+        """The messages that may be judged, and those that never can be."""
+        await self._learn_schemas(batch)
+        oks: list[Admitted] = []
+        errs: list[Refused] = []
+        for inbound in batch:
+            try:
+                oks.append(self._admit(inbound))
+            except Rejected as error:
+                errs.append((inbound, error))
+        return oks, errs
+
+    def _admit(self, inbound: Inbound) -> Admitted:
+        received = Received(
+            message=self._message(inbound),
+            position=inbound.position,
+            received_at=self._clock.now(),
+            headers=headers.trace_of(inbound.headers),
+        )
+        case = moderation.admit(received, self._policy, self._limits.intake)
+        return Admitted(inbound=inbound, case=case)
+
+    def _message(self, inbound: Inbound) -> Message:
+        value = inbound.value
+        if value is None:
+            raise Rejected(Reason.NULL_VALUE, "the value is null", remedy="Publish a value")
+        if len(value) > self._limits.max_value_bytes:
+            raise Rejected(
+                Reason.OVERSIZE,
+                f"the value has {len(value):,} bytes, the limit is"
+                f" {self._limits.max_value_bytes:,}",
+                remedy="Publish it in parts, or raise limits.max_text_bytes",
+            )
+        content_type = headers.first(inbound.headers, headers.CONTENT_TYPE) or ""
+        if content_type.partition(";")[0].strip().lower() == headers.JSON:
+            return codec.decode_json(value, inbound.kind)
+        return codec.decode_avro(value, inbound.kind, self._schemas)
+
+    async def _learn_schemas(self, batch: Sequence[Inbound]) -> None:
+        """Ask the registry, if there is one, for writer schemas not seen before."""
+        if self._registry is None:
+            return
+        for schema_id in _unknown_ids(batch, self._schemas):
+            async for attempt in stamina.retry_context(
+                on=Retryable, attempts=None, timeout=None, wait_max=2.0
+            ):
+                with attempt:
+                    text = await self._registry.schema(schema_id)
+            if text is not None:
+                self._learn(schema_id, text)
+
+    def _learn(self, schema_id: int, text: str) -> None:
+        try:
+            self._schemas.learn(schema_id, text)
+        except ValueError as error:
+            log.error("schema-refused", schema_id=schema_id, error=str(error))
+
+    # 4. Classify, and what happens when the guard is away ---------------------
+
+    async def classify(self, waiting: list[Admitted]) -> None:
+        """Score and settle every message; hold or degrade while guards do not answer."""
+        began_s = self._clock.monotonic()
+        for attempt in count(1):
+            if not waiting:
+                return
+            scored = await self._scorer.score([each.case.received.message for each in waiting])
+            cause = await self._settle_scored(waiting, scored, attempt)
+            waiting = [
+                each for each, result in zip(waiting, scored, strict=True) if _again(result)
+            ]
+            if cause is None:
+                return
+            waiting = await self._settle_overdue(waiting, cause, began_s, attempt)
+            await asyncio.sleep(_pause_s(attempt) if waiting else 0)
+
+    async def _settle_scored(
+        self, asked: Sequence[Admitted], scored: Sequence[Any], attempt: int
+    ) -> Retryable | None:
+        """Settle what has a result; returns why something has none yet."""
+        scored_at = self._clock.now()
+        outcomes: list[tuple[Inbound, Outcome]] = []
+        refused: list[Refused] = []
+        cause: Retryable | None = None
+        for each, result in zip(asked, scored, strict=True):
+            if isinstance(result, Retryable):
+                cause = result
+            elif isinstance(result, Rejected):
+                refused.append((each.inbound, result))
+            else:
+                outcomes.append((each.inbound, self._conclude(each, result, attempt, scored_at)))
+        self._health.set("guard", ok=cause is None, detail=str(cause or "answers"))
+        if cause is not None:
+            log.warning("guard-unavailable", waiting=len(asked), attempt=attempt, error=str(cause))
+        self._budget.spend(good=0, dead=len(refused))
+        await self.bury(refused)
+        await self.publish(outcomes)
+        return cause
+
+    async def _settle_overdue(
+        self, waiting: list[Admitted], cause: Retryable, began_s: float, attempt: int
+    ) -> list[Admitted]:
+        """Settle as `unscanned` what its policy will not hold longer; return the rest."""
+        waited_s = self._clock.monotonic() - began_s
+        overdue = [each for each in waiting if _overdue(each.case, waited_s)]
+        stamp = self._stamp(attempt)
+        await self.publish(
+            [(e.inbound, moderation.unscanned(e.case, cause.message, stamp)) for e in overdue]
+        )
+        return [each for each in waiting if each not in overdue]
+
+    # 5. Conclude (pure) ------------------------------------------------------
+
+    def _conclude(
+        self, each: Admitted, judgements: Sequence[Judgement], attempt: int, scored_at: Any
+    ) -> Outcome:
+        return moderation.conclude(each.case, judgements, self._stamp(attempt, scored_at))
+
+    def _stamp(self, attempt: int, scored_at: Any = None) -> Stamp:
+        return Stamp(
+            worker_id=self._worker_id,
+            now=self._clock.now(),
+            attempt=attempt,
+            scored_at=scored_at,
+        )
+
+    # 6. Publish, then acknowledge --------------------------------------------
+
+    async def publish(self, outcomes: Sequence[tuple[Inbound, Outcome]]) -> None:
+        """Publish verdicts and audit events; once acknowledged, settle their messages."""
+        if not outcomes:
+            return
+        records = [record for _, outcome in outcomes for record in self._records(outcome)]
+        await self._deliver(records)
+        for inbound, outcome in outcomes:
+            self._count(inbound, outcome)
+        self._settle([inbound for inbound, _ in outcomes])
+
+    async def bury(self, refused: Sequence[Refused]) -> None:
+        """Publish dead letters; once acknowledged, settle their messages."""
+        if not refused:
+            return
+        await self._deliver([self._dead_letter(inbound, error) for inbound, error in refused])
+        for inbound, error in refused:
+            metrics.DEAD_LETTERS.labels(error.reason.value).inc()
+            metrics.MESSAGES.labels(inbound.position.topic, "dead-letter").inc()
+            log.warning("dead-letter", position=str(inbound.position), reason=error.reason.value)
+        self._settle([inbound for inbound, _ in refused])
+
+    async def _deliver(self, records: Sequence[Outgoing]) -> None:
+        """Publish until the broker acknowledges: there is nowhere else to put an outcome."""
+        began_s = self._clock.monotonic()
+        async for attempt in stamina.retry_context(
+            on=Retryable, attempts=None, timeout=None, wait_max=5.0
+        ):
+            with attempt:
+                await self._publisher.publish(records)
+        metrics.STAGE_SECONDS.labels("publish").observe(self._clock.monotonic() - began_s)
+
+    def _settle(self, inbounds: Iterable[Inbound]) -> None:
+        for inbound in inbounds:
+            self.ledger.settle(inbound.slot)
+        metrics.IN_FLIGHT.set(len(self.ledger))
+
+    def _records(self, outcome: Outcome) -> tuple[Outgoing, Outgoing]:
+        verdict = outcome.verdict
+        key = verdict.message_id.encode()
+
+        def record(topic: str, type: str, value: bytes) -> Outgoing:
+            stamped = headers.event(
+                id=verdict.verdict_id,
+                type=type,
+                source=f"sluice/{self._worker_id}",
+                time=verdict.emitted_at,
+                trace=outcome.headers,
+            )
+            return Outgoing(topic=topic, key=key, value=value, headers=stamped)
+
+        return (
+            record(
+                self._topics.verdicts,
+                "moderation.verdict.v1",
+                codec.encode_verdict(verdict, self._schemas),
+            ),
+            record(
+                self._topics.audit,
+                "moderation.audit.v1",
+                codec.encode_audit(outcome.audit, self._schemas),
+            ),
+        )
+
+    def _dead_letter(self, inbound: Inbound, error: Rejected) -> Outgoing:
+        letter = DeadLetter(
+            position=inbound.position,
+            key=inbound.key,
+            value=inbound.value,
+            headers=inbound.headers,
+            reason=error.reason.value,
+            detail=str(error),
+            failed_at=self._clock.now(),
+            attempts=headers.attempts(inbound.headers) + 1,
+            kafka_timestamp_ms=inbound.slot.timestamp_ms,
+        )
+        return Outgoing(
+            topic=self._topics.dead_letters,
+            key=inbound.key,
+            value=inbound.value,
+            headers=headers.provenance(letter),
+        )
+
+    # Drain: a rebalance or a shutdown takes the partitions away ---------------
+
+    async def drain(self) -> None:
+        """End what is in flight within the deadline; let go of the rest for redelivery."""
+        await self.conveyor.drain(self._limits.drain_s)
+        abandoned = self.ledger.give_up()
+        for slot in abandoned:
+            slot.forget()
+        metrics.IN_FLIGHT.set(0)
+        if abandoned:
+            log.info("drained", redelivered=len(abandoned))
+
+    def resume(self) -> None:
+        """Take messages again, after an assignment."""
+        self.conveyor.resume()
+
+    # Measures ----------------------------------------------------------------
+
+    def _observe(self, batch: Sequence[Inbound]) -> None:
+        metrics.BATCH_MESSAGES.observe(len(batch))
+        metrics.BATCH_BYTES.observe(sum(inbound.size_bytes for inbound in batch))
+        oldest_s = min(inbound.slot.taken_at_s for inbound in batch)
+        metrics.STAGE_SECONDS.labels("wait").observe(self._clock.monotonic() - oldest_s)
+
+    def _count(self, inbound: Inbound, outcome: Outcome) -> None:
+        verdict = outcome.verdict
+        category = verdict.flagged[0].category if verdict.flagged else ""
+        metrics.MESSAGES.labels(inbound.position.topic, "verdict").inc()
+        metrics.VERDICTS.labels(verdict.kind.value, verdict.action.value, category).inc()
+        if not verdict.coverage.complete or not verdict.guards:
+            metrics.DEGRADED.labels(verdict.status.value, verdict.action.value).inc()
+        if inbound.slot.timestamp_ms is not None:
+            age_s = self._clock.now().timestamp() - inbound.slot.timestamp_ms / 1000
+            metrics.END_TO_END_SECONDS.labels(verdict.kind.value).observe(max(0.0, age_s))
+
+
+def _unknown_ids(batch: Sequence[Inbound], schemas: codec.Schemas) -> set[int]:
+    found = set()
+    for inbound in batch:
+        try:
+            found.add(codec.frame_id(inbound.value or b""))
+        except Rejected:
+            continue  # not a frame; decoding says so
+    return found - set(schemas.by_id)
+
+
+def _again(result: object) -> bool:
+    return isinstance(result, Retryable)
+
+
+def _overdue(case: Case, waited_s: float) -> bool:
+    rules = case.rules
+    return rules.on_unavailable is OnUnavailable.DEGRADE and waited_s >= rules.degrade_after_s
+
+
+def _pause_s(attempt: int) -> float:
+    """Exponential pause before the next attempt: 0.1 s up to 2 s."""
+    return float(min(2.0, 0.1 * 2 ** min(attempt - 1, 8)))
