@@ -1,0 +1,366 @@
+"""Kafka over aiokafka: publish with acknowledgement, read bounded slices, topics."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final, Self
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import (
+    KafkaConnectionError,
+    KafkaError,
+    MessageSizeTooLargeError,
+    TopicAlreadyExistsError,
+    TopicAuthorizationFailedError,
+    UnknownTopicOrPartitionError,
+)
+
+from pipeline import metrics
+from pipeline.errors import DependencyUnavailable, Misconfigured, Retryable, SluiceError
+from pipeline.headers import Headers
+from pipeline.ports import Outgoing
+from pipeline.settings import KafkaSettings, TopicSettings
+
+RETENTION_MS: Final = {
+    "prompts": 7 * 24 * 3600_000,
+    "completions": 7 * 24 * 3600_000,
+    "verdicts": 30 * 24 * 3600_000,
+    "audit": 365 * 24 * 3600_000,
+    "dead_letters": 28 * 24 * 3600_000,
+}
+_DEAD_LETTER_ROOM: Final = 64 * 1024
+"""Bytes that provenance headers may add to a message that was already at its limit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """A record as read: raw bytes, Kafka's timestamp in milliseconds."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slice:
+    """Offsets [start, end) of one partition."""
+
+    partition: int
+    start: int
+    end: int
+
+
+def security(settings: KafkaSettings) -> dict[str, Any]:
+    """The connection arguments that every aiokafka client takes."""
+    arguments: dict[str, Any] = {
+        "bootstrap_servers": settings.bootstrap_servers,
+        "security_protocol": settings.security_protocol,
+    }
+    if settings.security_protocol.endswith("SSL"):
+        arguments["ssl_context"] = ssl.create_default_context(
+            cafile=str(settings.ca_file) if settings.ca_file else None
+        )
+    if settings.security_protocol.startswith("SASL") and settings.password:
+        arguments |= {
+            "sasl_mechanism": settings.sasl_mechanism,
+            "sasl_plain_username": settings.username,
+            "sasl_plain_password": settings.password.get_secret_value(),
+        }
+    return arguments
+
+
+class KafkaPublisher:
+    """A `Publisher` that waits for all in-sync replicas; an async context manager."""
+
+    def __init__(self, settings: KafkaSettings, *, max_message_bytes: int) -> None:
+        self._settings = settings
+        self._producer = AIOKafkaProducer(
+            **security(settings),
+            acks="all",
+            enable_idempotence=True,
+            linger_ms=1,
+            max_batch_size=256 * 1024,
+            max_request_size=max_message_bytes + _DEAD_LETTER_ROOM,
+            compression_type="zstd",
+            request_timeout_ms=int(settings.request_timeout_s * 1000),
+        )
+
+    async def __aenter__(self) -> Self:
+        """Connect; raises DependencyUnavailable naming the address."""
+        await connected(self._producer.start, self._producer.stop, self._settings)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Flush and close, within the request timeout."""
+        try:
+            async with asyncio.timeout(self._settings.request_timeout_s):
+                await self._producer.stop()
+        except (TimeoutError, KafkaError):
+            return  # whoever needed an acknowledgement has awaited it
+
+    async def publish(self, records: Sequence[Outgoing]) -> None:
+        """Return once every record is acknowledged; see `ports.Publisher`."""
+        try:
+            pending = [
+                await self._producer.send(
+                    record.topic, record.value, key=record.key, headers=list(record.headers)
+                )
+                for record in records
+            ]
+            results = await asyncio.gather(*pending, return_exceptions=True)
+        except KafkaError as error:
+            results = [error]
+        for result in results:
+            if isinstance(result, BaseException):
+                metrics.PUBLISH_ERRORS.inc()
+                raise _mapped(result, self._settings) from result
+
+
+async def connected(
+    start: Callable[[], Any], stop: Callable[[], Any], settings: KafkaSettings
+) -> None:
+    """Start an aiokafka client; raises DependencyUnavailable within seconds."""
+    try:
+        async with asyncio.timeout(10.0):
+            await start()
+    except (KafkaError, TimeoutError, OSError) as error:
+        await stop()
+        raise unreachable(settings, error) from error
+
+
+def unreachable(settings: KafkaSettings, error: BaseException) -> DependencyUnavailable:
+    """The error for a broker that does not answer, by its address."""
+    return DependencyUnavailable(
+        f"Kafka at {settings.bootstrap_servers} does not answer ({type(error).__name__})",
+        remedy="Start it or correct kafka.bootstrap_servers; `sluice doctor` tells what is up",
+    )
+
+
+def _mapped(error: BaseException, settings: KafkaSettings) -> SluiceError:
+    """Foreign errors in our words: is it worth another try?"""
+    if isinstance(error, MessageSizeTooLargeError):
+        return Misconfigured(
+            "a record is larger than its topic takes",
+            remedy="Raise max.message.bytes of the audit and dead-letter topics"
+            " (`sluice topics check` compares them)",
+        )
+    if isinstance(error, TopicAuthorizationFailedError):
+        return Misconfigured("the broker refuses this user", remedy="Grant WRITE on the topics")
+    if isinstance(error, UnknownTopicOrPartitionError):
+        return DependencyUnavailable(
+            "an output topic does not exist", remedy="Run `sluice topics create`"
+        )
+    if isinstance(error, KafkaError) and not error.retriable and not _transient(error):
+        return Misconfigured(
+            f"the broker will not take a record ({type(error).__name__})",
+            remedy="Restart the worker; nothing was acknowledged, so Kafka delivers it again",
+        )
+    if isinstance(error, KafkaError):
+        return unreachable(settings, error)
+    return Retryable(
+        f"publishing failed ({type(error).__name__})", remedy="It is tried again by itself"
+    )
+
+
+def _transient(error: KafkaError) -> bool:
+    return isinstance(error, KafkaConnectionError) or "Timeout" in type(error).__name__
+
+
+class KafkaReader:
+    """Reads slices of topics without a consumer group; an async context manager."""
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._settings = settings
+        self._consumer = AIOKafkaConsumer(
+            **security(settings),
+            group_id=None,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            fetch_max_wait_ms=100,
+            max_partition_fetch_bytes=4 * 1024 * 1024,
+        )
+
+    async def __aenter__(self) -> Self:
+        """Connect; raises DependencyUnavailable naming the address."""
+        await connected(self._consumer.start, self._consumer.stop, self._settings)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close."""
+        await self._consumer.stop()
+
+    async def partitions(self, topic: str) -> list[int]:
+        """A topic's partitions; raises Misconfigured when it does not exist."""
+        # The first metadata answer may predate the topic, so ask again for a moment.
+        for _ in range(20):
+            await self._consumer._client.force_metadata_update()
+            found = self._consumer._client.cluster.partitions_for_topic(topic) or set()
+            if not found:
+                self._consumer._client.add_topic(topic)
+                await asyncio.sleep(0.05)
+                continue
+            return sorted(found)
+        raise Misconfigured(f"there is no topic {topic!r}", remedy="Run `sluice topics create`")
+
+    async def bounds(self, topic: str) -> list[Slice]:
+        """The offsets each partition holds now."""
+        tps = [TopicPartition(topic, partition) for partition in await self.partitions(topic)]
+        starts = await self._consumer.beginning_offsets(tps)
+        ends = await self._consumer.end_offsets(tps)
+        return [Slice(partition=tp.partition, start=starts[tp], end=ends[tp]) for tp in tps]
+
+    async def offsets_at(self, topic: str, timestamp_ms: int) -> dict[int, int]:
+        """First offset at or after a time, by partition; the end where there is none."""
+        bounds = await self.bounds(topic)
+        asked = {TopicPartition(topic, part.partition): timestamp_ms for part in bounds}
+        found = await self._consumer.offsets_for_times(asked)
+        ends = {part.partition: part.end for part in bounds}
+        return {
+            tp.partition: at.offset if at is not None else ends[tp.partition]
+            for tp, at in found.items()
+        }
+
+    async def read(self, topic: str, slices: Iterable[Slice]) -> AsyncIterator[Record]:
+        """Every record of the slices; bounds are fixed, so it ends."""
+        left = {
+            TopicPartition(topic, part.partition): part for part in slices if part.end > part.start
+        }
+        self._assign({tp: part.start for tp, part in left.items()})
+        while left:
+            batches = await self._consumer.getmany(timeout_ms=200)
+            for tp, records in batches.items():
+                for record in records:
+                    if tp in left and record.offset < left[tp].end:
+                        yield _record(record)
+            for tp in list(left):
+                # Position, not the last offset: the tail may be gaps of compaction.
+                if await self._consumer.position(tp) >= left[tp].end:
+                    del left[tp]
+                    self._consumer.pause(tp)
+
+    async def follow(self, starts: Mapping[tuple[str, int], int]) -> AsyncIterator[Record]:
+        """Records from the given offsets on, for ever."""
+        self._assign({TopicPartition(*where): offset for where, offset in starts.items()})
+        while True:
+            for records in (await self._consumer.getmany(timeout_ms=200)).values():
+                for record in records:
+                    yield _record(record)
+
+    async def committed(self, group: str, topic: str) -> dict[int, int]:
+        """A group's committed offsets of a topic, by partition."""
+        admin = AIOKafkaAdminClient(**security(self._settings))
+        await connected(admin.start, admin.close, self._settings)
+        try:
+            offsets = await admin.list_consumer_group_offsets(group)
+        finally:
+            await admin.close()
+        return {tp.partition: at.offset for tp, at in offsets.items() if tp.topic == topic}
+
+    def _assign(self, starts: Mapping[TopicPartition, int]) -> None:
+        self._consumer.assign(list(starts))
+        for tp, offset in starts.items():
+            self._consumer.seek(tp, offset)
+
+
+def _record(record: Any) -> Record:
+    return Record(
+        topic=record.topic,
+        partition=record.partition,
+        offset=record.offset,
+        timestamp_ms=record.timestamp,
+        key=record.key,
+        value=record.value,
+        headers=tuple(record.headers),
+    )
+
+
+def wanted_topics(topics: TopicSettings) -> dict[str, NewTopic]:
+    """The five topics as they should be, by name."""
+    return {
+        name: NewTopic(
+            name=name,
+            num_partitions=topics.partitions,
+            replication_factor=topics.replication_factor,
+            topic_configs={
+                "cleanup.policy": "delete",
+                "retention.ms": str(RETENTION_MS[role]),
+                "max.message.bytes": str(_max_bytes(role, topics)),
+            },
+        )
+        for role, name in _roles(topics).items()
+    }
+
+
+def _roles(topics: TopicSettings) -> dict[str, str]:
+    return {role: getattr(topics, role) for role in RETENTION_MS}
+
+
+def _max_bytes(role: str, topics: TopicSettings) -> int:
+    extra = _DEAD_LETTER_ROOM if role in ("dead_letters", "audit") else 0
+    return topics.max_message_bytes + extra
+
+
+async def create_topics(settings: KafkaSettings, topics: TopicSettings) -> list[str]:
+    """Create the topics that are missing; returns the names created."""
+    admin = AIOKafkaAdminClient(**security(settings))
+    await connected(admin.start, admin.close, settings)
+    try:
+        wanted = wanted_topics(topics)
+        missing = [wanted[name] for name in wanted if name not in await admin.list_topics()]
+        if missing:
+            _raise_for(await admin.create_topics(missing, timeout_ms=15_000))
+        await _until_led(admin, list(wanted))
+        return [topic.name for topic in missing]
+    finally:
+        await admin.close()
+
+
+def _raise_for(response: Any) -> None:
+    for topic, code, *rest in response.topic_errors:
+        if code not in (0, TopicAlreadyExistsError.errno):
+            raise Misconfigured(
+                f"topic {topic!r} was not created: {rest[0] if rest else code}",
+                remedy="Check topics.partitions, topics.replication_factor and the name",
+            )
+
+
+async def _until_led(admin: AIOKafkaAdminClient, names: list[str]) -> None:
+    """Wait until every partition has a leader, so that the first produce succeeds."""
+    deadline_s = time.monotonic() + 15.0
+    while time.monotonic() < deadline_s:
+        described = await admin.describe_topics(names)
+        partitions = [part for topic in described for part in topic["partitions"]]
+        if partitions and all(part["leader"] >= 0 for part in partitions):
+            return
+        await asyncio.sleep(0.1)
+
+
+async def missing_topics(settings: KafkaSettings, topics: TopicSettings) -> list[str]:
+    """The names of those of the five topics that do not exist."""
+    admin = AIOKafkaAdminClient(**security(settings))
+    await connected(admin.start, admin.close, settings)
+    try:
+        present = set(await admin.list_topics())
+    finally:
+        await admin.close()
+    return [name for name in wanted_topics(topics) if name not in present]

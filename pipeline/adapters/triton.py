@@ -1,0 +1,203 @@
+"""A guard's forward pass in Triton, over gRPC; every foreign error is mapped here."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Final, Self
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+from tritonclient.grpc import service_pb2
+from tritonclient.grpc.aio import InferenceServerClient, InferInput, InferRequestedOutput
+from tritonclient.utils import InferenceServerException
+
+from pipeline import metrics
+from pipeline.errors import DependencyUnavailable, Misconfigured, Reason, Rejected, Retryable
+from pipeline.ports import Inference
+from pipeline.settings import TritonSettings
+
+log = structlog.get_logger(__name__)
+
+_CHANNEL: Final = [
+    # Given options replace the client's own, so the unlimited sizes are said again.
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    # Several replicas behind one name share the load; the default pins one of them.
+    ("grpc.lb_policy_name", "round_robin"),
+    # A restarted server is found again in a second, not in two minutes.
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+]
+_REFUSED: Final = frozenset({"StatusCode.INVALID_ARGUMENT", "StatusCode.OUT_OF_RANGE"})
+_DEAD_STUB: Final = "is not healthy"
+_HEAL_EVERY_S: Final = 5.0
+
+
+class TritonClassifier:
+    """A `Classifier` over one Triton address; an async context manager."""
+
+    def __init__(self, settings: TritonSettings) -> None:
+        self._settings = settings
+        self._client = InferenceServerClient(
+            settings.url,
+            ssl=settings.tls,
+            root_certificates=str(settings.ca_file) if settings.ca_file else None,
+            channel_args=_CHANNEL,
+        )
+        self._healed_s: dict[str, float] = {}
+
+    async def __aenter__(self) -> Self:
+        """The channel connects on first use."""
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the channel."""
+        await self._client.close()
+
+    async def infer(
+        self, guard: str, rows: Sequence[Sequence[int]], *, length: int, pad_id: int
+    ) -> Inference:
+        """Logits of token-id rows, each padded to `length`; see `ports.Classifier`."""
+        ids, mask = pad(rows, length, pad_id)
+        began_s = time.monotonic()
+        try:
+            result = await self._client.infer(
+                guard,
+                [_tensor("input_ids", ids), _tensor("attention_mask", mask)],
+                outputs=[InferRequestedOutput("logits")],
+                client_timeout=self._settings.timeout_s,
+            )
+        except InferenceServerException as error:
+            raise await self._mapped(guard, error) from error
+        logits = result.as_numpy("logits")
+        if logits is None:
+            raise Retryable(
+                f"guard {guard} answered without logits",
+                remedy="Check the served model's outputs with `sluice doctor`",
+            )
+        return Inference(
+            logits=logits.astype(np.float32, copy=False),
+            version=result.get_response().model_version,
+            elapsed_s=time.monotonic() - began_s,
+        )
+
+    async def ready(self, guard: str) -> bool:
+        """Whether the server says the guard is ready; raises DependencyUnavailable."""
+        try:
+            return bool(await self._client.is_model_ready(guard, client_timeout=3.0))
+        except InferenceServerException as error:
+            raise self._unavailable(error) from error
+
+    async def served_digest(self, guard: str) -> str | None:
+        """The weights' digest that the served configuration states, if it does."""
+        try:
+            answer = await self._client.get_model_config(guard, client_timeout=3.0)
+        except InferenceServerException as error:
+            if error.status() == "StatusCode.NOT_FOUND":
+                raise self._no_model(guard) from error
+            raise self._unavailable(error) from error
+        config: service_pb2.ModelConfigResponse = answer
+        parameters: Any = config.config.parameters
+        return parameters["digest"].string_value if "digest" in parameters else None
+
+    async def _mapped(self, guard: str, error: InferenceServerException) -> Exception:
+        status, message = error.status() or "", error.message() or ""
+        metrics.CLASSIFIER_ERRORS.labels(guard, status.removeprefix("StatusCode.")).inc()
+        if status in _REFUSED:
+            return Rejected(
+                Reason.GUARD_REFUSED,
+                f"guard {guard} refused the input ({_short(message)})",
+                remedy="Compare the guard's card with the served model's inputs",
+            )
+        if _DEAD_STUB in message:
+            await self._heal(guard)
+        if status == "StatusCode.NOT_FOUND":
+            return self._unavailable_model(guard)
+        if status == "StatusCode.DEADLINE_EXCEEDED":
+            return DependencyUnavailable(
+                f"guard {guard} at {self._settings.url} gave no answer in"
+                f" {self._settings.timeout_s:g} s",
+                remedy="Look at the server's load, or raise triton.timeout_s",
+            )
+        return self._unavailable(error)
+
+    async def _heal(self, guard: str) -> None:
+        """Load a guard again whose process has died; the server never does by itself."""
+        now_s = time.monotonic()
+        if not self._settings.heal or now_s - self._healed_s.get(guard, -60.0) < _HEAL_EVERY_S:
+            return
+        self._healed_s[guard] = now_s
+        log.warning("guard-reload", guard=guard)
+        try:
+            await self._client.load_model(guard, client_timeout=30.0)
+        except InferenceServerException as error:
+            log.error("guard-reload-failed", guard=guard, error=_short(error.message() or ""))
+
+    def _unavailable(self, error: InferenceServerException) -> DependencyUnavailable:
+        return DependencyUnavailable(
+            f"Triton at {self._settings.url} does not answer ({_short(error.message() or '')})",
+            remedy="Start it or correct triton.url; `sluice doctor` tells which part is down",
+        )
+
+    def _unavailable_model(self, guard: str) -> DependencyUnavailable:
+        return DependencyUnavailable(
+            f"Triton at {self._settings.url} does not serve guard {guard!r}",
+            remedy="Load it, or correct guards.names",
+        )
+
+    def _no_model(self, guard: str) -> Misconfigured:
+        found = self._unavailable_model(guard)
+        return Misconfigured(found.message, remedy=found.remedy)
+
+
+def pad(
+    rows: Sequence[Sequence[int]], length: int, pad_id: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """`input_ids` and `attention_mask`, both int64 [rows, length]."""
+    ids = np.full((len(rows), length), pad_id, dtype=np.int64)
+    mask = np.zeros((len(rows), length), dtype=np.int64)
+    for index, row in enumerate(rows):
+        ids[index, : len(row)] = row
+        mask[index, : len(row)] = 1
+    return ids, mask
+
+
+def _tensor(name: str, values: NDArray[np.int64]) -> InferInput:
+    tensor = InferInput(name, list(values.shape), "INT64")
+    tensor.set_data_from_numpy(values)
+    return tensor
+
+
+def _short(message: str) -> str:
+    """The first line of a server's message; it holds tensors' shapes, never text."""
+    return (message.splitlines() or [""])[0][:200]
+
+
+async def wait_ready(classifier: TritonClassifier, guards: Sequence[str], timeout_s: float) -> None:
+    """Return once every guard is ready; raises DependencyUnavailable at the deadline."""
+    problem: DependencyUnavailable | None = None
+    try:
+        async with asyncio.timeout(timeout_s):
+            for guard in guards:
+                while True:
+                    try:
+                        if await classifier.ready(guard):
+                            break
+                        problem = classifier._unavailable_model(guard)
+                    except DependencyUnavailable as error:
+                        problem = error
+                    await asyncio.sleep(0.1)
+    except TimeoutError:
+        raise problem or DependencyUnavailable("Triton does not answer", remedy="Start it") from None

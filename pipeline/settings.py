@@ -1,0 +1,277 @@
+"""Settings: read once, frozen, from flags, environment, file and defaults.
+
+Precedence, strongest first: arguments, environment (`SLUICE_KAFKA__GROUP`),
+`.env`, the secrets folder, the TOML file (`SLUICE_CONFIG`, by default
+`sluice.toml`), the default. No other module reads the environment.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    TomlConfigSettingsSource,
+)
+
+from pipeline.errors import Misconfigured
+from pipeline.resources import packaged, shipped
+
+PREFIX = "SLUICE_"
+_OWN_VARIABLES = frozenset({"SLUICE_CONFIG", "SLUICE_HOME", "SLUICE_TRAINING_DATA"})
+
+PositiveInt = Annotated[int, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Ratio = Annotated[float, Field(gt=0, le=1)]
+Name = Annotated[str, Field(min_length=1, max_length=249)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class KafkaSettings(_Section):
+    """How to reach the broker, and as which consumer group."""
+
+    bootstrap_servers: Name = "127.0.0.1:9092"
+    group: Name = "sluice-worker"
+    instance_id: Name | None = Field(
+        None, description="static membership (KIP-345): a quick restart does not rebalance"
+    )
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
+    username: str | None = None
+    password: SecretStr | None = None
+    ca_file: Path | None = None
+    session_timeout_s: Seconds = 15.0
+    heartbeat_s: Seconds = 3.0
+    rebalance_timeout_s: Seconds = 45.0
+    request_timeout_s: Seconds = 20.0
+    commit_interval_s: Seconds = 0.5
+    start_from: Literal["earliest", "latest"] = "earliest"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> KafkaSettings:
+        if self.heartbeat_s * 3 > self.session_timeout_s:
+            raise ValueError("session_timeout_s must be at least three times heartbeat_s")
+        if self.session_timeout_s > self.request_timeout_s:
+            raise ValueError("request_timeout_s must not be below session_timeout_s")
+        if self.security_protocol.startswith("SASL") and not (self.username and self.password):
+            raise ValueError(f"security_protocol {self.security_protocol} needs username, password")
+        return self
+
+
+class TopicSettings(_Section):
+    """The five topics, and how `sluice topics create` makes them."""
+
+    prompts: Name = "moderation.prompts.v1"
+    completions: Name = "moderation.completions.v1"
+    verdicts: Name = "moderation.verdicts.v1"
+    audit: Name = "moderation.audit.v1"
+    dead_letters: Name = "moderation.dead-letters.v1"
+    partitions: PositiveInt = 4
+    replication_factor: PositiveInt = 1
+    max_message_bytes: PositiveInt = 8 * 1024 * 1024
+
+
+class RegistrySettings(_Section):
+    """A Confluent-compatible schema registry; without a url, schemas/ids.json serves."""
+
+    url: str | None = None
+    username: str | None = None
+    password: SecretStr | None = None
+    timeout_s: Seconds = 5.0
+
+
+class TritonSettings(_Section):
+    """How to reach the inference server over gRPC."""
+
+    url: Name = "127.0.0.1:8001"
+    timeout_s: Seconds = Field(10.0, description="deadline of one guard call")
+    tls: bool = False
+    ca_file: Path | None = None
+    heal: bool = Field(True, description="load a guard again when its process has died")
+
+
+class GuardSettings(_Section):
+    """Which guards judge, and where their cards lie."""
+
+    repository: Path = Field(default_factory=lambda: shipped("triton_models"))
+    names: Annotated[tuple[Name, ...], Field(min_length=1)] = ("default",)
+    max_rows: Annotated[int, Field(gt=0, le=1024)] = 32
+    max_tokens: PositiveInt = 4096
+    max_windows: PositiveInt = 128
+    calls_in_flight: PositiveInt = 3
+
+
+class PolicySettings(_Section):
+    """The policy file."""
+
+    file: Path = Field(default_factory=lambda: packaged("policies", "default.toml"))
+
+
+class WorkerSettings(_Section):
+    """Batching, bounds and the health server of a worker."""
+
+    id: Name = Field(default_factory=socket.gethostname)
+    batch_messages: PositiveInt = 64
+    batch_bytes: PositiveInt = 1024 * 1024
+    batches_in_flight: PositiveInt = 4
+    buffer_messages: PositiveInt = 256
+    linger_ms: Annotated[float, Field(ge=0, le=1000)] = 2.0
+    drain_s: Seconds = 10.0
+    http_host: Name = "127.0.0.1"
+    http_port: Annotated[int, Field(ge=0, le=65535)] = 8088
+
+
+class LimitSettings(_Section):
+    """What a message may be, and how many dead letters are too many."""
+
+    max_text_bytes: PositiveInt = 1024 * 1024
+    max_future_s: Seconds = 24 * 3600.0
+    dead_letter_window: PositiveInt = 1000
+    dead_letter_count: PositiveInt = 100
+    dead_letter_ratio: Ratio = 0.5
+
+
+class TelemetrySettings(_Section):
+    """Logs."""
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_format: Literal["console", "json"] = "console"
+
+
+class Settings(BaseSettings):
+    """Every setting, by section."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+        env_file=".env",
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+    )
+    toml_file: ClassVar[Path | None] = None
+
+    kafka: KafkaSettings = Field(default_factory=KafkaSettings)
+    topics: TopicSettings = Field(default_factory=TopicSettings)
+    registry: RegistrySettings = Field(default_factory=RegistrySettings)
+    triton: TritonSettings = Field(default_factory=TritonSettings)
+    guards: GuardSettings = Field(default_factory=GuardSettings)
+    policy: PolicySettings = Field(default_factory=PolicySettings)
+    worker: WorkerSettings = Field(default_factory=WorkerSettings)
+    limits: LimitSettings = Field(default_factory=LimitSettings)
+    telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings)
+
+    @model_validator(mode="after")
+    def _drain_before_eviction(self) -> Settings:
+        if self.worker.drain_s + 5 > self.kafka.rebalance_timeout_s:
+            raise ValueError("kafka.rebalance_timeout_s must exceed worker.drain_s by 5 s")
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments, environment, `.env`, secrets, file."""
+        toml = TomlConfigSettingsSource(settings_cls, toml_file=cls.toml_file)
+        return init_settings, env_settings, dotenv_settings, file_secret_settings, toml
+
+
+def load(
+    overrides: Mapping[str, Any] | None = None, *, environ: Mapping[str, str] | None = None
+) -> Settings:
+    """The settings in force; raises Misconfigured naming key, problem and remedy."""
+    environ = os.environ if environ is None else environ
+    _refuse_unknown_variables(environ)
+    source = _with_file(config_file(environ))
+    try:
+        return source(**(overrides or {}))
+    except ValidationError as error:
+        raise Misconfigured(_problem(error), remedy="`sluice config show` lists every key") from None
+    except (SettingsError, ValueError) as error:
+        raise Misconfigured(
+            f"the settings cannot be read: {error}", remedy="Correct the file or the variable"
+        ) from None
+
+
+def config_file(environ: Mapping[str, str]) -> Path | None:
+    """The TOML file to read, or None; raises Misconfigured if a named one is missing."""
+    named = environ.get("SLUICE_CONFIG")
+    path = Path(named or "sluice.toml")
+    if path.is_file():
+        return path
+    if named:
+        raise Misconfigured(f"there is no file {named}", remedy="Correct SLUICE_CONFIG")
+    return None
+
+
+def origins(settings: Settings, overrides: Mapping[str, Any]) -> Iterator[tuple[str, Any, str]]:
+    """Every key as `section.name`, its value and where that came from; secrets masked."""
+    file = config_file(os.environ)
+    source = _with_file(file)
+    readers = [
+        ("argument", dict(overrides)),
+        ("environment", _read(source, 1)),
+        (".env", _read(source, 2)),
+        (str(file), _read(source, 4)),
+    ]
+    for section, fields in settings:
+        for name, value in fields:
+            found = (label for label, given in readers if name in (given.get(section) or {}))
+            yield f"{section}.{name}", value, next(found, "default")
+
+
+def home(environ: Mapping[str, str] | None = None) -> Path:
+    """Where the embedded stack keeps its files: `SLUICE_HOME`, or `.sluice` here."""
+    environ = os.environ if environ is None else environ
+    return Path(environ.get("SLUICE_HOME") or ".sluice").resolve()
+
+
+def _with_file(path: Path | None) -> type[Settings]:
+    return type("Settings", (Settings,), {"toml_file": path, "__module__": __name__})
+
+
+def _read(source: type[Settings], index: int) -> dict[str, Any]:
+    from pydantic_settings import DotEnvSettingsSource, EnvSettingsSource
+
+    reader: PydanticBaseSettingsSource = {
+        1: lambda: EnvSettingsSource(source),
+        2: lambda: DotEnvSettingsSource(source),
+        4: lambda: TomlConfigSettingsSource(source, toml_file=source.toml_file),
+    }[index]()
+    return reader()
+
+
+def _refuse_unknown_variables(environ: Mapping[str, str]) -> None:
+    """A misspelt section would be ignored in silence; name it instead."""
+    for variable in environ:
+        section = variable.removeprefix(PREFIX).partition("__")[0].lower()
+        if variable.startswith(PREFIX) and variable not in _OWN_VARIABLES:
+            if section not in Settings.model_fields:
+                known = ", ".join(Settings.model_fields)
+                raise Misconfigured(
+                    f"the environment variable {variable} names no section",
+                    remedy=f"Use {PREFIX}<SECTION>__<KEY> with a section of: {known}",
+                )
+
+
+def _problem(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    where = ".".join(str(part) for part in first["loc"]) or "settings"
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    return f"setting {where}: {first['msg'].removeprefix('Value error, ')}{more}"
