@@ -13,7 +13,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import Any
+from typing import Any, Protocol
 
 import faust
 import stamina
@@ -29,7 +29,7 @@ from pipeline.ledger import Ledger, Slot
 from pipeline.moderation import Case, Intake, Stamp
 from pipeline.policy import OnUnavailable, Policy
 from pipeline.ports import Clock, Outgoing, Publisher, SchemaRegistry
-from pipeline.scoring import Scorer
+from pipeline.scoring import Scored
 
 log = structlog.get_logger(__name__)
 
@@ -93,6 +93,13 @@ class Admitted:
 Refused = tuple[Inbound, Rejected]
 
 
+class Scores(Protocol):
+    """The slice of a scorer the flow needs."""
+
+    async def score(self, messages: Sequence[Message]) -> list[Scored]:
+        """One result per message, in order; raises nothing but Misconfigured."""
+
+
 def add_agents(app: faust.App, topics: Topics, flow: Flow) -> None:
     """Let an agent on each input topic hand what it takes to the flow."""
 
@@ -124,7 +131,7 @@ class Flow:
         schemas: codec.Schemas,
         registry: SchemaRegistry | None,
         policy: Policy,
-        scorer: Scorer,
+        scorer: Scores,
         publisher: Publisher,
         health: Health,
         clock: Clock,
@@ -132,7 +139,7 @@ class Flow:
         worker_id: str,
         crash: Callable[[BaseException], None],
     ) -> None:
-        self._topics = topics
+        self.topics = topics
         self._schemas = schemas
         self._registry = registry
         self._policy = policy
@@ -280,7 +287,7 @@ class Flow:
             await asyncio.sleep(_pause_s(attempt) if waiting else 0)
 
     async def _settle_scored(
-        self, asked: Sequence[Admitted], scored: Sequence[Any], attempt: int
+        self, asked: Sequence[Admitted], scored: Sequence[Scored], attempt: int
     ) -> Retryable | None:
         """Settle what has a result; returns why something has none yet."""
         scored_at = self._clock.now()
@@ -383,12 +390,12 @@ class Flow:
 
         return (
             record(
-                self._topics.verdicts,
+                self.topics.verdicts,
                 "moderation.verdict.v1",
                 codec.encode_verdict(verdict, self._schemas),
             ),
             record(
-                self._topics.audit,
+                self.topics.audit,
                 "moderation.audit.v1",
                 codec.encode_audit(outcome.audit, self._schemas),
             ),
@@ -407,7 +414,7 @@ class Flow:
             kafka_timestamp_ms=inbound.slot.timestamp_ms,
         )
         return Outgoing(
-            topic=self._topics.dead_letters,
+            topic=self.topics.dead_letters,
             key=inbound.key,
             value=inbound.value,
             headers=headers.provenance(letter),

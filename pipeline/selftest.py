@@ -1,0 +1,135 @@
+"""Score only with guards that prove to be the ones their cards describe.
+
+A wrong template, tokenizer or engine shows on the card's golden texts, before
+the first message and again after every outage, not in production verdicts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Protocol
+
+import structlog
+
+from pipeline.errors import Misconfigured, Rejected, Retryable
+from pipeline.events import Message
+from pipeline.guards.cards import Golden
+from pipeline.health import Health
+from pipeline.scoring import Guard, Scored, Scorer
+
+log = structlog.get_logger(__name__)
+
+CANARY_EVERY_S = 5.0
+
+
+class ServedGuards(Protocol):
+    """The slice of an inference server that says what it serves."""
+
+    async def served_digest(self, guard: str) -> str | None:
+        """The weights' digest the served guard states; raises Retryable, Misconfigured."""
+
+
+class VerifiedScorer:
+    """A scorer that passes the golden texts first, and after each outage again."""
+
+    def __init__(self, scorer: Scorer, served: ServedGuards, health: Health) -> None:
+        self._scorer = scorer
+        self._served = served
+        self._health = health
+        self._lock = asyncio.Lock()
+        self._verified = False
+        self._used = False
+
+    async def score(self, messages: Sequence[Message]) -> list[Scored]:
+        """As `Scorer.score`; raises Misconfigured when a guard is not what its card says."""
+        try:
+            await self.verify()
+        except Retryable as error:
+            return [error] * len(messages)
+        scored = await self._scorer.score(messages)
+        self._used = True
+        if any(isinstance(result, Retryable) for result in scored):
+            self._verified = False
+        return scored
+
+    async def verify(self) -> None:
+        """Check digests and golden texts unless they passed since the last outage.
+
+        Raises Retryable while a guard does not answer, Misconfigured when it
+        answers otherwise than its card says.
+        """
+        async with self._lock:
+            if self._verified:
+                return
+            for guard in self._scorer.guards:
+                await self._check_digest(guard)
+            await self._check_golden()
+            self._verified = True
+            self._health.set("guard", ok=True, detail="answers as its card says")
+            log.info("guards-verified", guards=[guard.card.name for guard in self._scorer.guards])
+
+    async def watch(self) -> None:
+        """Keep readiness true to the guards while no traffic shows it; never returns."""
+        while True:
+            if not self._used:
+                await self._canary()
+            self._used = False
+            await asyncio.sleep(CANARY_EVERY_S)
+
+    async def _canary(self) -> None:
+        try:
+            await self.verify()
+            golden = self._scorer.guards[0].card.golden[0]
+            for result in await self._scorer.score([_message(golden)]):
+                if isinstance(result, Retryable):
+                    raise result
+        except Retryable as error:
+            self._verified = False
+            self._health.set("guard", ok=False, detail=str(error))
+            log.warning("guard-unavailable", error=str(error))
+        else:
+            self._health.set("guard", ok=True, detail="answers as its card says")
+
+    async def _check_digest(self, guard: Guard) -> None:
+        served = await self._served.served_digest(guard.card.name)
+        if served is not None and served != guard.card.model_digest:
+            raise Misconfigured(
+                f"Triton serves guard {guard.card.name} with weights {served}, its card here"
+                f" says {guard.card.model_digest}",
+                remedy="Give worker and server the same model repository",
+            )
+
+    async def _check_golden(self) -> None:
+        for guard in self._scorer.guards:
+            golden = guard.card.golden
+            scored = await self._scorer.score([_message(text) for text in golden])
+            for number, (text, result) in enumerate(zip(golden, scored, strict=True), start=1):
+                _compare(guard.card.name, number, text, result)
+
+
+def _message(golden: Golden) -> Message:
+    return Message(
+        message_id="golden", kind=golden.role, text=golden.text, prompt=golden.prompt or None
+    )
+
+
+def _compare(name: str, number: int, golden: Golden, result: Scored) -> None:
+    if isinstance(result, Retryable | Rejected):
+        raise result
+    scores = next(each.scores for each in result if each.guard.name == name)
+    for category, score, expected in _differences(scores, golden):
+        raise Misconfigured(
+            f"guard {name} scores golden text {number} {score:.4f} for {category},"
+            f" its card says {expected:.4f}",
+            remedy="The served weights, tokenizer or card do not belong together: deploy one release",
+        )
+
+
+def _differences(
+    scores: Mapping[str, float], golden: Golden
+) -> Iterator[tuple[str, float, float]]:
+    for category, expected in golden.scores.items():
+        score = scores.get(category, float("nan"))
+        if not abs(score - expected) <= golden.tolerance:
+            yield category, score, expected
