@@ -26,7 +26,9 @@ from pipeline.errors import Misconfigured
 from pipeline.resources import packaged, shipped
 
 PREFIX = "SLUICE_"
-_OWN_VARIABLES = frozenset({"SLUICE_CONFIG", "SLUICE_HOME", "SLUICE_TRAINING_DATA"})
+_OWN_VARIABLES = frozenset(
+    {"SLUICE_CONFIG", "SLUICE_HOME", "SLUICE_DEBUG", "SLUICE_TRAINING_DATA"}
+)
 
 PositiveInt = Annotated[int, Field(gt=0)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]

@@ -1,0 +1,12 @@
+"""Every command, gathered: the one list of what `sluice` can do."""
+
+from __future__ import annotations
+
+import typer
+
+from pipeline.cli import worker
+
+
+def register(root: typer.Typer) -> None:
+    """Add all commands to the root, in the order help shows them."""
+    root.command("worker")(worker.worker)
