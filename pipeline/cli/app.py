@@ -22,14 +22,14 @@ root = typer.Typer(
     name="sluice",
     help="Streaming moderation: Kafka in, a guard model in Triton, accountable verdicts out.",
     epilog=EXIT_CODES,
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
 
 
-@root.callback()
+@root.callback(invoke_without_command=True)
 def options(
+    context: typer.Context,
     show_version: Annotated[
         bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)
     ] = False,
@@ -43,6 +43,8 @@ def options(
         raise typer.Exit
     if debug:
         os.environ["SLUICE_DEBUG"] = "1"
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 def main() -> None:
@@ -67,7 +69,7 @@ def _explain(error: Exception) -> None:
     elif isinstance(error, SluiceError):
         console.error(str(error))
     elif hasattr(error, "format_message"):  # usage errors of the vendored click
-        console.error(f"{error.format_message()}. Try: sluice --help")
+        console.error(f"{error.format_message().rstrip('.')}. Try: sluice --help")
     else:
         name = type(error).__name__
         console.error(f"unexpected {name}. Run again with `sluice --debug ...` and report it")
