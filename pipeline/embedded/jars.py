@@ -6,6 +6,7 @@ Maven resolves the jars once, from the pinned `pom.xml`, into
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import re
@@ -20,8 +21,8 @@ MIN_JAVA = 17  # Kafka 4's broker is compiled for 17
 
 _RESOLVE_TIMEOUT_S = 600.0
 _MAVEN_REMEDY = (
-    "Maven needs Maven Central or a mirror of it: check the network and the proxy or mirror"
-    " in Maven's settings.xml, then try again"
+    "Check the network, and the mirror or proxy in Maven's settings.xml: Maven Central or a"
+    " mirror of it must answer. Then try again"
 )
 
 
@@ -49,7 +50,9 @@ def java_build(java: Path) -> str:
     return hashlib.sha256(_java_says(java).encode()).hexdigest()[:8]
 
 
+@functools.cache
 def _java_says(java: Path) -> str:
+    """What `java -version` prints; asked once, as each answer takes 0.1 s."""
     done = subprocess.run(
         [java, "-version"],
         stderr=subprocess.STDOUT,

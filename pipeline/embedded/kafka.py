@@ -8,6 +8,7 @@ takes three seconds longer and halves every later start.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import os
 import uuid
@@ -116,7 +117,7 @@ class EmbeddedKafka:
         """
         if self.pid is not None:
             return
-        java = find_java()
+        java = await asyncio.to_thread(find_java)
         pom = shipped("compose", "embedded", "pom.xml")
         libs = await resolve_jars(self._home, pom, self._on_progress)
         self._choose_ports()

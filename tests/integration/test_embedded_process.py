@@ -41,11 +41,11 @@ def is_gone(pid: int) -> bool:
     return state == "Z"
 
 
-def shell(tmp_path: Path, script: str, **options: float) -> ManagedProcess:
+def shell(tmp_path: Path, script: str, *, grace_s: float = 10.0) -> ManagedProcess:
     """A managed shell that runs `script`."""
     log = tmp_path / "child.log"
     return ManagedProcess(
-        "the part", ["sh", "-c", script], log=log, remedy="Do the other thing", **options
+        "the part", ["sh", "-c", script], log=log, remedy="Do the other thing", grace_s=grace_s
     )
 
 
