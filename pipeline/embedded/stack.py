@@ -6,7 +6,6 @@ Everything ends when this process ends; see `process.py`.
 from __future__ import annotations
 
 import asyncio
-import socket
 import sys
 import urllib.error
 import urllib.request
@@ -17,11 +16,11 @@ from typing import Any, Self
 
 from pipeline.adapters.kafka import create_topics
 from pipeline.embedded.kafka import EmbeddedKafka
+from pipeline.embedded.loopback import HOST, free_ports, is_free
 from pipeline.embedded.process import ManagedProcess
 from pipeline.embedded.triton import EmbeddedTriton
 from pipeline.settings import Settings
 
-_HOST = "127.0.0.1"
 _WORKER_REMEDY = "Read its log; `sluice doctor` tells what it lacks"
 
 
@@ -111,7 +110,7 @@ class EmbeddedStack:
         port = self._worker_port if number == 1 else 0
         worker = EmbeddedWorker(
             f"worker-{number}",
-            port=port or _any_free(),
+            port=port or free_ports(1)[0],
             log=self._logs / f"worker-{number}.log",
             environ={**self._environ, **self.variables(), **variables},
         )
@@ -155,7 +154,7 @@ class EmbeddedWorker:
     @property
     def address(self) -> str:
         """`127.0.0.1:port` of its health server."""
-        return f"{_HOST}:{self._port}"
+        return f"{HOST}:{self._port}"
 
     @property
     def pid(self) -> int | None:
@@ -202,16 +201,4 @@ def _any(_preferred: int) -> int:
 
 
 def _free_or_any(preferred: int) -> int:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((_HOST, preferred))
-        except OSError:
-            return 0
-    return preferred
-
-
-def _any_free() -> int:
-    with socket.socket() as probe:
-        probe.bind((_HOST, 0))
-        return int(probe.getsockname()[1])
+    return preferred if is_free(preferred) else 0

