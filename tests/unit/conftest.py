@@ -1,0 +1,53 @@
+"""What every unit test shares: the shipped schemas, a tiny guard, quick retries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import stamina
+from hypothesis import settings
+
+from pipeline import codec, policy_file
+from pipeline.policy import Policy
+from pipeline.resources import packaged, shipped
+from pipeline.scoring import Guard
+
+from .fakes import FakeClock, write_guard
+
+# Two shared cores make wall-clock deadlines per example meaningless.
+settings.register_profile("unit", deadline=None, max_examples=100)
+settings.load_profile("unit")
+
+
+@pytest.fixture
+def schemas() -> codec.Schemas:
+    """The committed schemas, fresh for each test: they can learn."""
+    return codec.load_schemas(shipped("schemas"))
+
+
+@pytest.fixture(scope="session")
+def shipped_policy() -> Policy:
+    """The policy that ships."""
+    path = packaged("policies", "default.toml")
+    return policy_file.parse(path.read_text(), name=path.name)
+
+
+@pytest.fixture(scope="session")
+def guard(tmp_path_factory: pytest.TempPathFactory) -> Guard:
+    """A guard with three labels and a tokenizer of a few whole words."""
+    return write_guard(tmp_path_factory.mktemp("guard"))
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """A clock that moves only when told."""
+    return FakeClock()
+
+
+@pytest.fixture
+def quick_retries() -> Iterator[None]:
+    """Retries that follow at once, at most fifty of them."""
+    with stamina.set_testing(True, attempts=50):
+        yield
