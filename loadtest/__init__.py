@@ -1,0 +1,3 @@
+"""Load tests of a running stack."""
+
+from __future__ import annotations

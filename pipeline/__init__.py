@@ -1,0 +1,3 @@
+"""Sluice: streaming moderation with accountable verdicts."""
+
+from __future__ import annotations

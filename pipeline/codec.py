@@ -122,7 +122,7 @@ def decode_json(value: bytes, kind: Kind) -> Message:
             f"the value is a JSON {type(document).__name__}, not an object",
             remedy="Send one JSON object",
         )
-    return _message({**_DEFAULTS, **document}, kind)
+    return _message(document, kind)
 
 
 def decode_avro(value: bytes, kind: Kind, schemas: Schemas) -> Message:
@@ -207,17 +207,6 @@ def as_json(verdict: Verdict) -> dict[str, Any]:
     return record
 
 
-_DEFAULTS: Final[Mapping[str, Any]] = {
-    "conversation_id": None,
-    "tenant": "",
-    "route": None,
-    "language": None,
-    "prompt": None,
-    "prompt_id": None,
-    "sent_at": None,
-}
-
-
 def _json_reason(value: bytes) -> Reason:
     try:
         value.decode("utf-8")
@@ -227,17 +216,17 @@ def _json_reason(value: bytes) -> Reason:
 
 
 def _message(record: Mapping[str, Any], kind: Kind) -> Message:
-    required = {name: _required(record, name) for name in ("message_id", "text")}
-    optional = {
-        name: _optional(record, name)
-        for name in ("conversation_id", "route", "language", "prompt", "prompt_id")
-    }
     return Message(
+        message_id=_required(record, "message_id"),
         kind=kind,
+        text=_required(record, "text"),
+        conversation_id=_optional(record, "conversation_id"),
         tenant=_optional(record, "tenant") or "",
+        route=_optional(record, "route"),
+        language=_optional(record, "language"),
+        prompt=_optional(record, "prompt"),
+        prompt_id=_optional(record, "prompt_id"),
         sent_at=_moment(record.get("sent_at")),
-        **required,
-        **optional,
     )
 
 

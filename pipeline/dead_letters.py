@@ -15,8 +15,11 @@ from pipeline.errors import DeadLetterLimit
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bound:
-    """Stop when, of the last `window` messages, at least `count` and more than
-    `ratio` of them (0..1) are dead letters. A ratio of 1 never stops."""
+    """When to stop: too many dead letters among the last `window` messages.
+
+    Too many is at least `count` of them and more than `ratio` (0..1) of the
+    window; a ratio of 1 never stops.
+    """
 
     window: int
     count: int

@@ -93,7 +93,7 @@ def create(settings: KafkaSettings, *, data: Path, health: Health) -> SluiceApp:
     )
     app.health = health
 
-    @app.on_partitions_assigned.connect(weak=False)
+    @app.on_partitions_assigned.connect(weak=False)  # type: ignore[untyped-decorator]
     async def assigned(_app: Any, partitions: set[TP], **_: Any) -> None:
         await app.resume(partitions)
 

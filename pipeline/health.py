@@ -7,6 +7,7 @@ from a thread, so that a blocked loop is seen and not shared.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -16,10 +17,13 @@ from typing import Any, Final, Self
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import orjson
+import structlog
 from prometheus_client import make_wsgi_app
 
 from pipeline import metrics
 from pipeline.errors import Misconfigured
+
+log = structlog.get_logger(__name__)
 
 LIVE_WITHIN_S: Final = 10.0
 """A loop that has not turned for this long is stuck."""
@@ -33,22 +37,28 @@ class Check:
     detail: str
 
 
+_UNCHECKED: Final = Check(ok=False, detail="not yet checked")
+
+
 class Health:
     """The heart beat and the checks; written by the loop, read by the server's thread."""
 
     def __init__(self, names: Iterable[str], now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
         self._beat_s = now()
-        self._checks = {name: Check(ok=False, detail="not yet checked") for name in names}
+        self._checks: dict[str, Check | None] = dict.fromkeys(names)
 
     def beat(self) -> None:
         """The loop turned."""
         self._beat_s = self._now()
 
     def set(self, name: str, *, ok: bool, detail: str) -> None:
-        """Record a check's state."""
+        """Record a check's state; a change is logged, once."""
+        before = self._checks.get(name)
         self._checks[name] = Check(ok=ok, detail=detail)
         metrics.READY.labels(name).set(ok)
+        if before is None or before.ok != ok:
+            log.log(logging.INFO if ok else logging.WARNING, "check", name=name, ok=ok, why=detail)
 
     def live(self) -> tuple[bool, dict[str, Any]]:
         """Whether the loop turns, and how long ago it did."""
@@ -57,7 +67,7 @@ class Health:
 
     def ready(self) -> tuple[bool, dict[str, Any]]:
         """Whether every check passes, and each one's state."""
-        checks = dict(self._checks)
+        checks = {name: check or _UNCHECKED for name, check in self._checks.items()}
         body = {name: {"ok": check.ok, "detail": check.detail} for name, check in checks.items()}
         return all(check.ok for check in checks.values()), body
 

@@ -91,6 +91,10 @@ class Floor(_Strict):
     completion: Categories = Field(default_factory=dict)
 
 
+Layers = list[tuple[str, Layer]]
+"""Layers with the name each is known by, weakest first."""
+
+
 class Document(_Strict):
     """A policy file as written."""
 
@@ -139,13 +143,15 @@ def _first_problem(error: ValidationError) -> str:
 
 def _build(document: Document) -> Policy:
     ref = PolicyRef(id=document.id, version=document.version, digest=digest(document))
-    base = [("default", document.default)]
+    base: Layers = [("default", document.default)]
     tenants, routes = {}, {}
     for tenant, layer in document.tenants.items():
         layers = [*base, (f"tenant {tenant}", layer)]
         tenants[tenant] = _by_kind(document, layers)
         for route, inner in layer.routes.items():
-            routes[tenant, route] = _by_kind(document, [*layers, (f"route {tenant}/{route}", inner)])
+            routes[tenant, route] = _by_kind(
+                document, [*layers, (f"route {tenant}/{route}", inner)]
+            )
     return Policy(
         ref=ref,
         taxonomy=document.taxonomy,
@@ -156,11 +162,11 @@ def _build(document: Document) -> Policy:
     )
 
 
-def _by_kind(document: Document, layers: list[tuple[str, Layer]]) -> dict[Kind, Rules]:
+def _by_kind(document: Document, layers: Layers) -> dict[Kind, Rules]:
     return {kind: _rules(kind, document.floor, layers) for kind in Kind}
 
 
-def _rules(kind: Kind, floor: Floor, layers: list[tuple[str, Layer]]) -> Rules:
+def _rules(kind: Kind, floor: Floor, layers: Layers) -> Rules:
     def last(key: str) -> str:
         values = [getattr(layer, key) for _, layer in layers]
         return str(next(value for value in reversed(values) if value is not None))

@@ -10,15 +10,11 @@ import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
-import structlog
-
 from pipeline.errors import Misconfigured, Rejected, Retryable
 from pipeline.events import Message
 from pipeline.guards.cards import Golden
 from pipeline.health import Health
 from pipeline.scoring import Guard, Scored, Scorer
-
-log = structlog.get_logger(__name__)
 
 CANARY_EVERY_S = 5.0
 
@@ -67,7 +63,6 @@ class VerifiedScorer:
             await self._check_golden()
             self._verified = True
             self._health.set("guard", ok=True, detail="answers as its card says")
-            log.info("guards-verified", guards=[guard.card.name for guard in self._scorer.guards])
 
     async def watch(self) -> None:
         """Keep readiness true to the guards while no traffic shows it; never returns."""
@@ -87,7 +82,6 @@ class VerifiedScorer:
         except Retryable as error:
             self._verified = False
             self._health.set("guard", ok=False, detail=str(error))
-            log.warning("guard-unavailable", error=str(error))
         else:
             self._health.set("guard", ok=True, detail="answers as its card says")
 
@@ -122,13 +116,11 @@ def _compare(name: str, number: int, golden: Golden, result: Scored) -> None:
         raise Misconfigured(
             f"guard {name} scores golden text {number} {score:.4f} for {category},"
             f" its card says {expected:.4f}",
-            remedy="The served weights, tokenizer or card do not belong together: deploy one release",
+            remedy="Served weights, tokenizer and card do not belong together: deploy one release",
         )
 
 
-def _differences(
-    scores: Mapping[str, float], golden: Golden
-) -> Iterator[tuple[str, float, float]]:
+def _differences(scores: Mapping[str, float], golden: Golden) -> Iterator[tuple[str, float, float]]:
     for category, expected in golden.scores.items():
         score = scores.get(category, float("nan"))
         if not abs(score - expected) <= golden.tolerance:

@@ -16,6 +16,8 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
+    DotEnvSettingsSource,
+    EnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     SettingsError,
@@ -26,9 +28,7 @@ from pipeline.errors import Misconfigured
 from pipeline.resources import packaged, shipped
 
 PREFIX = "SLUICE_"
-_OWN_VARIABLES = frozenset(
-    {"SLUICE_CONFIG", "SLUICE_HOME", "SLUICE_DEBUG", "SLUICE_TRAINING_DATA"}
-)
+_OWN_VARIABLES = frozenset({"SLUICE_CONFIG", "SLUICE_HOME", "SLUICE_DEBUG", "SLUICE_TRAINING_DATA"})
 
 PositiveInt = Annotated[int, Field(gt=0)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -204,7 +204,9 @@ def load(
     try:
         return source(**(overrides or {}))
     except ValidationError as error:
-        raise Misconfigured(_problem(error), remedy="`sluice config show` lists every key") from None
+        raise Misconfigured(
+            _problem(error), remedy="`sluice config show` lists every key"
+        ) from None
     except (SettingsError, ValueError) as error:
         raise Misconfigured(
             f"the settings cannot be read: {error}", remedy="Correct the file or the variable"
@@ -226,11 +228,11 @@ def origins(settings: Settings, overrides: Mapping[str, Any]) -> Iterator[tuple[
     """Every key as `section.name`, its value and where that came from; secrets masked."""
     file = config_file(os.environ)
     source = _with_file(file)
-    readers = [
+    readers: list[tuple[str, dict[str, Any]]] = [
         ("argument", dict(overrides)),
-        ("environment", _read(source, 1)),
-        (".env", _read(source, 2)),
-        (str(file), _read(source, 4)),
+        ("environment", EnvSettingsSource(source)()),
+        (".env", DotEnvSettingsSource(source)()),
+        (str(file), TomlConfigSettingsSource(source, toml_file=file)()),
     ]
     for section, fields in settings:
         for name, value in fields:
@@ -248,28 +250,17 @@ def _with_file(path: Path | None) -> type[Settings]:
     return type("Settings", (Settings,), {"toml_file": path, "__module__": __name__})
 
 
-def _read(source: type[Settings], index: int) -> dict[str, Any]:
-    from pydantic_settings import DotEnvSettingsSource, EnvSettingsSource
-
-    reader: PydanticBaseSettingsSource = {
-        1: lambda: EnvSettingsSource(source),
-        2: lambda: DotEnvSettingsSource(source),
-        4: lambda: TomlConfigSettingsSource(source, toml_file=source.toml_file),
-    }[index]()
-    return reader()
-
-
 def _refuse_unknown_variables(environ: Mapping[str, str]) -> None:
     """A misspelt section would be ignored in silence; name it instead."""
     for variable in environ:
-        section = variable.removeprefix(PREFIX).partition("__")[0].lower()
-        if variable.startswith(PREFIX) and variable not in _OWN_VARIABLES:
-            if section not in Settings.model_fields:
-                known = ", ".join(Settings.model_fields)
-                raise Misconfigured(
-                    f"the environment variable {variable} names no section",
-                    remedy=f"Use {PREFIX}<SECTION>__<KEY> with a section of: {known}",
-                )
+        if not variable.startswith(PREFIX) or variable in _OWN_VARIABLES:
+            continue
+        if variable.removeprefix(PREFIX).partition("__")[0].lower() not in Settings.model_fields:
+            raise Misconfigured(
+                f"the environment variable {variable} names no section",
+                remedy=f"Use {PREFIX}<SECTION>__<KEY> with a section of: "
+                + ", ".join(Settings.model_fields),
+            )
 
 
 def _problem(error: ValidationError) -> str:

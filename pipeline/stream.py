@@ -104,7 +104,7 @@ def add_agents(app: faust.App, topics: Topics, flow: Flow) -> None:
     """Let an agent on each input topic hand what it takes to the flow."""
 
     def agent_on(kind: Kind, topic: str) -> None:
-        @app.agent(_raw(app, topic), name=f"moderate-{kind.value}s")
+        @app.agent(_raw(app, topic), name=f"moderate-{kind.value}s")  # type: ignore[untyped-decorator]
         async def moderate(stream: Any) -> None:
             # Never acknowledged by Faust and never raising: see pipeline/DESIGN.md.
             async for event in stream.noack().events():
@@ -278,9 +278,7 @@ class Flow:
                 return
             scored = await self._scorer.score([each.case.received.message for each in waiting])
             cause = await self._settle_scored(waiting, scored, attempt)
-            waiting = [
-                each for each, result in zip(waiting, scored, strict=True) if _again(result)
-            ]
+            waiting = [each for each, result in zip(waiting, scored, strict=True) if _again(result)]
             if cause is None:
                 return
             waiting = await self._settle_overdue(waiting, cause, began_s, attempt)
@@ -302,8 +300,6 @@ class Flow:
             else:
                 outcomes.append((each.inbound, self._conclude(each, result, attempt, scored_at)))
         self._health.set("guard", ok=cause is None, detail=str(cause or "answers"))
-        if cause is not None:
-            log.warning("guard-unavailable", waiting=len(asked), attempt=attempt, error=str(cause))
         self._budget.spend(good=0, dead=len(refused))
         await self.bury(refused)
         await self.publish(outcomes)

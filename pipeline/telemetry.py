@@ -55,7 +55,10 @@ def configure_logging(level: str, form: Literal["console", "json"]) -> None:
 def batch_span(batch: Sequence[Headers]) -> Iterator[None]:
     """A span over a batch, linked to each message's trace (OTel messaging conventions)."""
     links = [link for link in map(_link, batch) if link is not None]
-    attributes = {"messaging.system": "kafka", "messaging.batch.message_count": len(batch)}
+    attributes: dict[str, str | int] = {
+        "messaging.system": "kafka",
+        "messaging.batch.message_count": len(batch),
+    }
     with _tracer.start_as_current_span("sluice judge", links=links, attributes=attributes):
         yield
 

@@ -191,7 +191,7 @@ class EmbeddedWorker:
 def _answers_ok(url: str) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=2.0) as answer:  # noqa: S310 - loopback
-            return bool(answer.status == 200)  # noqa: PLR2004
+            return bool(answer.status == 200)
     except (urllib.error.URLError, OSError):
         return False
 

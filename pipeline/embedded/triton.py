@@ -104,7 +104,7 @@ class EmbeddedTriton:
             remedy=_REMEDY,
             env=files.environment(),
             grace_s=_GRACE_S,
-            sweep=f"/dev/shm/{self._shm_prefix}*",
+            sweep=f"/dev/shm/{self._shm_prefix}*",  # noqa: S108 - where Linux keeps it
         )
         try:
             await self._bring_up(self._server)

@@ -14,7 +14,13 @@ from pathlib import Path
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 LABELS = [*(f"S{number}" for number in range(1, 15)), "unsafe", "injection", "jailbreak"]
-CATEGORY_OF = {"hate": "S10", "weapon": "S9", "steal": "S2", "inject": "injection", "dan": "jailbreak"}
+CATEGORY_OF = {
+    "hate": "S10",
+    "weapon": "S9",
+    "steal": "S2",
+    "inject": "injection",
+    "dan": "jailbreak",
+}
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *CATEGORY_OF, "slow", "nan", "fault", "die"]
 
 _CONFIG = """
@@ -31,7 +37,7 @@ dynamic_batching {{ max_queue_delay_microseconds: 0 }}
 parameters [ {{ key: "digest" value {{ string_value: "{digest}" }} }} ]
 """
 
-_MODEL = '''
+_MODEL = """
 import os
 import time
 
@@ -63,7 +69,7 @@ class TritonPythonModel:
                 logits[has[word], LABELS.index("unsafe")] = 4.0
         logits[has["nan"]] = np.nan
         return pb.InferenceResponse([pb.Tensor("logits", logits)])
-'''
+"""
 
 _CARD = """
 [guard]
@@ -138,7 +144,7 @@ def make(repository: Path, name: str = "tiny") -> Path:
 
 def _tokenizer() -> Tokenizer:
     vocabulary = {word: number for number, word in enumerate(WORDS)}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))  # noqa: S106
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     return tokenizer
