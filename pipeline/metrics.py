@@ -14,9 +14,7 @@ from prometheus_client import Counter, Gauge, Histogram, Info
 _SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _ROWS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
-MESSAGES: Final = Counter(
-    "sluice_messages_total", "Messages ended, by how.", ["topic", "outcome"]
-)
+MESSAGES: Final = Counter("sluice_messages_total", "Messages ended, by how.", ["topic", "outcome"])
 VERDICTS: Final = Counter(
     "sluice_verdicts_total",
     "Verdicts published, by the category that decided (empty when none crossed).",

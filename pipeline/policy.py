@@ -85,7 +85,9 @@ class Policy:
 
     def categories(self) -> frozenset[str]:
         """Every category that some threshold names."""
-        return frozenset(t.category for rules in self._all() for t in rules.thresholds + rules.floor)
+        return frozenset(
+            t.category for rules in self._all() for t in rules.thresholds + rules.floor
+        )
 
     def _all(self) -> Iterator[Rules]:
         for by_kind in (self.defaults, *self.tenants.values(), *self.routes.values()):

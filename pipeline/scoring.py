@@ -77,9 +77,7 @@ class Scorer:
 
     async def score(self, messages: Sequence[Message]) -> list[Scored]:
         """One `Scored` per message, in order; raises nothing but Misconfigured."""
-        parts = await asyncio.gather(
-            *(self._score_with(guard, messages) for guard in self._guards)
-        )
+        parts = await asyncio.gather(*(self._score_with(guard, messages) for guard in self._guards))
         return [_join([part[index] for part in parts]) for index in range(len(messages))]
 
     async def _score_with(self, guard: Guard, messages: Sequence[Message]) -> list[Scored]:

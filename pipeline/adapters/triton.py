@@ -200,4 +200,6 @@ async def wait_ready(classifier: TritonClassifier, guards: Sequence[str], timeou
                         problem = error
                     await asyncio.sleep(0.1)
     except TimeoutError:
-        raise problem or DependencyUnavailable("Triton does not answer", remedy="Start it") from None
+        raise problem or DependencyUnavailable(
+            "Triton does not answer", remedy="Start it"
+        ) from None
