@@ -5,16 +5,15 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
-
 from pipeline.guards.data import Example
-from pipeline.guards.windows import Layout, windows
+from pipeline.windows import WindowSpec, cut
 
-# A long document's first windows are enough to learn from.
+SPEC = WindowSpec(max_length=128, overlap=32, context_length=32, cls_id=101, sep_id=102)
+# Enough for the long attacks of the public sets; more cost time only.
 MOST_WINDOWS = 8
 POOL_DOCUMENTS = 4096
 
@@ -34,30 +33,37 @@ class Batch:
     weights: NDArray[np.float32]
 
 
+class Tokenizes(Protocol):
+    """The slice of a tokenizer that windows need."""
+
+    def encode_batch(self, texts: Sequence[str], /) -> list[Any]:
+        """Encode texts; each result has `ids`, without special tokens."""
+        ...
+
+
 class Windower:
     """Turns examples into windows and remembers texts it has seen."""
 
-    def __init__(self, tokenizer: Tokenizer, layout: Layout | None = None) -> None:
+    def __init__(self, tokenizer: Tokenizes) -> None:
         """Wrap a tokenizer that adds no special tokens and does not cut."""
         self.tokenizer = tokenizer
-        self.layout = layout or Layout()
         self._ids: dict[str, list[int]] = {}
 
-    def __call__(self, rows: Sequence[Example]) -> list[list[list[int]]]:
+    def __call__(self, rows: Sequence[Example]) -> list[tuple[tuple[int, ...], ...]]:
         """Return the windows of each row, in order."""
         wanted = {text for row in rows for text in (row.text, row.context)} - self._ids.keys()
         new = sorted(wanted)
         for text, encoded in zip(new, self.tokenizer.encode_batch(new), strict=True):
             self._ids[text] = encoded.ids
         return [
-            windows(self._ids[row.text], self._ids[row.context], self.layout)[:MOST_WINDOWS]
+            cut(self._ids[row.text], self._ids[row.context], SPEC, max_windows=MOST_WINDOWS).windows
             for row in rows
         ]
 
 
 def batches(
     rows: Sequence[Example],
-    cut: Windower,
+    windower: Windower,
     *,
     tokens: int,
     documents: int,
@@ -67,7 +73,7 @@ def batches(
 
     With `rng` the pools and batches come in random order, else by length.
     """
-    texts = cut(rows)
+    texts = windower(rows)
     order = list(range(len(rows)))
     if rng:
         rng.shuffle(order)

@@ -19,7 +19,9 @@ from pipeline.guards.data import LABELS, Example
 from pipeline.guards.encoder import GuardEncoder
 
 # Share of the loss: one decision per text weighs more than 14 thin columns.
-LABEL_WEIGHT = tuple({"unsafe": 3.0, "injection": 2.0, "jailbreak": 2.0}.get(n, 1.0) for n in LABELS)
+LABEL_WEIGHT = tuple(
+    {"unsafe": 3.0, "injection": 2.0, "jailbreak": 2.0}.get(n, 1.0) for n in LABELS
+)
 MASK_ID = 103  # [MASK]; every id above it is a word or a piece of one
 REPORT_STEPS = 50
 SAVE_STEPS = 300
@@ -54,7 +56,9 @@ def fit(
     """
     torch.manual_seed(recipe.seed)
     optimiser = _optimiser(model, recipe)
-    done = _resume(model, optimiser, state)
+    done, finished = _resume(model, optimiser, state)
+    if finished:
+        return
     step, began = 0, time.monotonic()
     for epoch in range(recipe.epochs):
         rng = random.Random(f"{recipe.seed}/batches/{epoch}")
@@ -74,7 +78,7 @@ def fit(
                 _report(step, progress, total, began)
             if step % SAVE_STEPS == 0:
                 _save(model, optimiser, step, state)
-    _save(model, optimiser, step, state)
+    _save(model, optimiser, step, state, finished=True)
 
 
 def _optimiser(model: GuardEncoder, recipe: Recipe) -> torch.optim.Optimizer:
@@ -155,7 +159,12 @@ def _report(step: int, progress: float, loss: float, began: float) -> None:
 
 
 def _save(
-    model: GuardEncoder, optimiser: torch.optim.Optimizer, step: int, state: Path
+    model: GuardEncoder,
+    optimiser: torch.optim.Optimizer,
+    step: int,
+    state: Path,
+    *,
+    finished: bool = False,
 ) -> None:
     """Write a checkpoint beside the old one, then swap."""
     fresh = state.with_suffix(".new")
@@ -163,19 +172,20 @@ def _save(
         "model": model.state_dict(),
         "optimiser": optimiser.state_dict(),
         "step": step,
+        "finished": finished,
         "random": torch.get_rng_state(),
     }
     torch.save(kept, fresh)
     fresh.replace(state)
 
 
-def _resume(model: GuardEncoder, optimiser: torch.optim.Optimizer, state: Path) -> int:
-    """Load a checkpoint if there is one; returns the steps already done."""
+def _resume(model: GuardEncoder, optimiser: torch.optim.Optimizer, state: Path) -> tuple[int, bool]:
+    """Load a checkpoint if there is one: (steps done, whether it finished)."""
     if not state.is_file():
-        return 0
+        return 0, False
     kept = torch.load(state, weights_only=True)
     model.load_state_dict(kept["model"])
     optimiser.load_state_dict(kept["optimiser"])
     torch.set_rng_state(kept["random"])
     print(f"resumed at step {kept['step']}", flush=True)
-    return int(kept["step"])
+    return int(kept["step"]), bool(kept["finished"])
