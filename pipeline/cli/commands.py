@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import typer
 
-from pipeline.cli import worker
+from pipeline.cli import dlq, topics, worker
 
 
 def register(root: typer.Typer) -> None:
     """Add all commands to the root, in the order help shows them."""
     root.command("worker")(worker.worker)
+    root.add_typer(dlq.app, name="dlq")
+    root.add_typer(topics.app, name="topics")
