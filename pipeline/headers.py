@@ -74,7 +74,7 @@ def attempts(headers: Iterable[tuple[str, bytes]]) -> int:
 
 def without_provenance(headers: Iterable[tuple[str, bytes]]) -> Headers:
     """The headers a message had before it became a dead letter."""
-    return tuple((key, value) for key, value in headers if not key.startswith(_DLQ_PREFIX))
+    return tuple((key, value) for key, value in headers if not key.lower().startswith(_DLQ_PREFIX))
 
 
 def provenance(letter: DeadLetter) -> Headers:
