@@ -1,0 +1,137 @@
+"""Every input ends as exactly one outcome, through crashes of anything."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from pipeline.embedded.stack import EmbeddedStack, EmbeddedWorker
+from pipeline.reconcile import Reconciliation
+from pipeline.settings import Settings
+from tests.support import stacks, tiny_guard, traffic
+from tests.support.traffic import Load
+
+
+class Progress:
+    """How much was published, for faults that wait for their moment."""
+
+    def __init__(self) -> None:
+        self.sent = 0
+
+    def hear(self, sent: int) -> None:
+        """Remember the running total."""
+        self.sent = sent
+
+    async def reach(self, messages: int) -> None:
+        """Return once so many messages were published."""
+        while self.sent < messages:
+            await asyncio.sleep(0.02)
+
+
+async def _restart(worker: EmbeddedWorker) -> None:
+    await worker.kill()
+    await worker.start()
+
+
+async def _run_through_crashes(
+    stack: EmbeddedStack, settings: Settings, load: Load, *, kills: int, within_s: float
+) -> tuple[Reconciliation, int]:
+    """Publish a load; kill the worker `kills` times and Triton once meanwhile."""
+    worker = await stack.start_worker()
+    progress = Progress()
+
+    async def faults() -> None:
+        for number in range(kills):
+            await progress.reach(load.messages * (number + 1) // (kills + 2))
+            await _restart(worker)
+        await progress.reach(load.messages * (kills + 1) // (kills + 2))
+        await stack.triton.kill()
+        await asyncio.sleep(2.0)
+        await stack.triton.start()
+
+    malformed, _ = await asyncio.gather(
+        traffic.publish(settings, load, sent=progress.hear), faults()
+    )
+    return await traffic.settled(settings, within_s=within_s), malformed
+
+
+def _assert_accounted(report: Reconciliation, load: Load, malformed: int) -> None:
+    """Distinct verdicts = valid inputs, distinct dead letters = malformed ones."""
+    assert report.total("inputs") == load.messages
+    assert report.total("missing") == 0
+    assert report.total("both") == 0
+    assert report.total("verdicts") == load.messages - malformed
+    assert report.total("dead_letters") == malformed
+    assert report.outside == 0
+
+
+async def test_crashes_lose_nothing(tmp_path: Path) -> None:
+    """3,000 messages, 2 % malformed, SIGKILL of worker and Triton: all accounted for."""
+    load = Load(messages=3000, malformed=0.02, per_second=400)
+    repository = tiny_guard.make(tmp_path / "models")
+    async with stacks.open_stack(tmp_path, repository=repository, guard="tiny") as (stack, at):
+        report, malformed = await _run_through_crashes(stack, at, load, kills=1, within_s=60)
+    _assert_accounted(report, load, malformed)
+
+
+async def test_rolling_restart_of_two_workers_loses_nothing(tmp_path: Path) -> None:
+    """Two workers, each stopped in order and started again under load: all accounted for."""
+    load = Load(messages=3000, malformed=0.02, per_second=300)
+    repository = tiny_guard.make(tmp_path / "models")
+    async with stacks.open_stack(tmp_path, repository=repository, guard="tiny") as (stack, at):
+        workers = [await stack.start_worker(), await stack.start_worker()]
+        progress = Progress()
+
+        async def roll() -> None:
+            for number, worker in enumerate(workers):
+                await progress.reach(load.messages * (number + 1) // 4)
+                await worker.stop()
+                assert worker.status == 0
+                await worker.start()
+
+        malformed, _ = await asyncio.gather(
+            traffic.publish(at, load, sent=progress.hear), roll()
+        )
+        report = await traffic.settled(at, within_s=60)
+    _assert_accounted(report, load, malformed)
+
+
+async def test_memory_stays_flat_while_triton_is_away(tmp_path: Path) -> None:
+    """Triton away with 5,000 messages waiting: the worker's memory does not follow the lag."""
+    load = Load(messages=5000, malformed=0.0, per_second=2500)
+    repository = tiny_guard.make(tmp_path / "models")
+    async with stacks.open_stack(tmp_path, repository=repository, guard="tiny") as (stack, at):
+        worker = await stack.start_worker()
+        warm = Load(messages=1000, malformed=0.0, per_second=1000)
+        await traffic.publish(at, warm, sent=lambda _: None)
+        await traffic.settled(at, within_s=60)
+        async with stacks.Memory(lambda: worker.pid) as before:
+            await asyncio.sleep(1.0)
+        await stack.triton.kill()
+        async with stacks.Memory(lambda: worker.pid) as during:
+            await traffic.publish(at, load, sent=lambda _: None)
+            await asyncio.sleep(8.0)
+            assert not await worker.ready()
+        await stack.triton.start()
+        report = await traffic.settled(at, within_s=60)
+    assert report.total("verdicts") == load.messages + warm.messages
+    assert during.highest - before.highest < 40
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1500)
+async def test_soak_with_the_default_guard(tmp_path: Path) -> None:
+    """20,000 messages, three SIGKILLs of the worker and one of Triton: all accounted for."""
+    load = Load(messages=20_000, malformed=0.02, per_second=150)
+    async with stacks.open_stack(tmp_path) as (stack, at):
+        async with stacks.Memory(lambda: stack.workers[0].pid if stack.workers else 0) as memory:
+            report, malformed = await _run_through_crashes(
+                stack, at, load, kills=3, within_s=900
+            )
+    print(f"\ninputs {report.total('inputs'):,}, verdicts {report.total('verdicts'):,},")
+    print(f"dead letters {report.total('dead_letters'):,}, repeats {report.total('repeats'):,}")
+    print(f"worker memory in MiB: {[round(memory.at(s / 10)) for s in range(1, 11)]}")
+    _assert_accounted(report, load, malformed)
+    assert memory.highest - memory.at(0.2) < 60
