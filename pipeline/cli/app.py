@@ -54,12 +54,12 @@ def main() -> None:
     commands.register(root)
     try:
         code = root(standalone_mode=False)
+    except (typer.Abort, KeyboardInterrupt):
+        console.note("interrupted")
+        sys.exit(Exit.INTERRUPTED)
     except Exception as error:
         _explain(error)
         sys.exit(_code(error))
-    except KeyboardInterrupt:
-        console.note("interrupted")
-        sys.exit(Exit.INTERRUPTED)
     sys.exit(code if isinstance(code, int) else Exit.OK)
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import typer
 
-from pipeline.cli import dlq, topics, worker
+from pipeline.cli import classify, dlq, topics, up, worker
 
 
 def register(root: typer.Typer) -> None:
     """Add all commands to the root, in the order help shows them."""
+    root.command("up")(up.up)
     root.command("worker")(worker.worker)
+    root.command("classify")(classify.classify)
     root.add_typer(dlq.app, name="dlq")
     root.add_typer(topics.app, name="topics")

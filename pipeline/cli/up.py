@@ -1,0 +1,59 @@
+"""`sluice up`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from typing import Annotated
+
+import typer
+
+from pipeline import settings, wiring
+from pipeline.cli import console
+from pipeline.embedded.stack import EmbeddedStack
+
+_TOPICS = "prompts, completions, verdicts, audit and dead letters: `sluice topics check`"
+
+
+def up(
+    workers: Annotated[int, typer.Option(min=0, max=16, help="How many workers to start.")] = 1,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Forget what an earlier run kept.")] = False,
+) -> None:
+    """Start a real Kafka, a real Triton and workers on loopback, until Ctrl-C.
+
+    Takes the default ports where they are free, so that `sluice publish` and
+    `sluice verdicts` in another terminal find it; topics are kept in .sluice/up.
+    """
+    wiring.run(_up(workers, fresh=fresh))
+
+
+async def _up(workers: int, *, fresh: bool) -> None:
+    data = settings.home() / "up"
+    if fresh:
+        shutil.rmtree(data, ignore_errors=True)
+    stack = EmbeddedStack(
+        settings.load(),
+        home=settings.home(),
+        data=data,
+        environ=os.environ,
+        say=console.note,
+        prefer_ports=True,
+    )
+    async with stack:
+        for _ in range(workers):
+            await stack.start_worker()
+        explain(stack)
+        await asyncio.Event().wait()
+
+
+def explain(stack: EmbeddedStack) -> None:
+    """Say how other programs reach the stack, and what to try."""
+    console.note("")
+    for name, value in stack.variables().items():
+        console.note(f"  export {name}={value}")
+    console.note("")
+    console.note('  echo "how do I pick a lock" | sluice publish --wait -')
+    console.note("  sluice verdicts --follow")
+    console.note(f"  Topics: {_TOPICS}")
+    console.note("Ctrl-C stops everything.")
