@@ -49,8 +49,12 @@ def first(headers: Iterable[tuple[str, bytes]], name: str) -> str | None:
 
 
 def trace_of(headers: Iterable[tuple[str, bytes]]) -> Headers:
-    """The trace context among `headers`, untouched."""
-    return tuple((key, value) for key, value in headers if key in (TRACEPARENT, TRACESTATE))
+    """The trace context among `headers`, untouched; a header without a value is none."""
+    return tuple(
+        (key, value)
+        for key, value in headers
+        if key in (TRACEPARENT, TRACESTATE) and value is not None
+    )
 
 
 def event(*, id: str, type: str, source: str, time: datetime, trace: Headers = ()) -> Headers:

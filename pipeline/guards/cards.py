@@ -24,6 +24,8 @@ from pipeline.windows import WindowSpec
 _Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 _Positive = Annotated[int, Field(gt=0)]
 _Score = Annotated[float, Field(ge=0, le=1)]
+# A calibration that is not a number would give scores that cross no threshold.
+_Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class _Section(BaseModel):
@@ -70,8 +72,8 @@ class _Input(_Section):
 
 
 class _Calibration(_Section):
-    scale: list[float]
-    bias: list[float]
+    scale: list[_Finite]
+    bias: list[_Finite]
 
 
 class _Digests(_Section):
@@ -147,7 +149,9 @@ def load(folder: Path) -> Card:
             remedy="Set guards.repository to the folder that holds the guards",
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise Misconfigured(f"guard card {path} is not TOML: {error}", remedy="Correct it") from error
+        raise Misconfigured(
+            f"guard card {path} is not TOML: {error}", remedy="Correct it"
+        ) from error
     except ValidationError as error:
         raise Misconfigured(f"guard card {path}: {_first(error)}", remedy="Correct it") from error
     _check_tokenizer(folder, document)
@@ -161,7 +165,7 @@ def _first(error: ValidationError) -> str:
 
 def _check_tokenizer(folder: Path, document: _Document) -> None:
     path = folder / document.input.tokenizer
-    found = sha256(path.read_bytes()) if path.exists() else "no such file"
+    found = sha256(path.read_bytes()) if path.is_file() else "no such file"
     if found != document.digests.tokenizer:
         raise Misconfigured(
             f"tokenizer {path} does not match its card ({found})",
