@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import typer
 
-from pipeline.cli import classify, dlq, topics, up, worker
+from pipeline.cli import classify, demo, dlq, topics, up, worker
 
 
 def register(root: typer.Typer) -> None:
     """Add all commands to the root, in the order help shows them."""
+    root.command("demo")(demo.demo)
     root.command("up")(up.up)
     root.command("worker")(worker.worker)
     root.command("classify")(classify.classify)

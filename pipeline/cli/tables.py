@@ -23,9 +23,13 @@ def table(headings: Sequence[str], *, right: Sequence[str] = ()) -> Table:
 
 def show(shown: RenderableType) -> None:
     """Print at natural width; where the terminal is narrower, it wraps the lines."""
-    unbounded = console.out.options.update(width=10_000)
-    natural = Measurement.get(console.out, unbounded, shown).maximum
-    console.out.print(shown, width=natural, crop=False)
+    out, own = console.out, console.out._width
+    unbounded = out.options.update(width=10_000)
+    try:
+        out.width = max(Measurement.get(out, unbounded, shown).maximum, 1)
+        out.print(shown)
+    finally:
+        out._width = own
 
 
 def narrow(below: int = 120) -> bool:
