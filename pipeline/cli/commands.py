@@ -15,3 +15,5 @@ def register(root: typer.Typer) -> None:
     root.command("classify")(classify.classify)
     root.add_typer(dlq.app, name="dlq")
     root.add_typer(topics.app, name="topics")
+    root.add_typer(policy.app, name="policy")
+    root.add_typer(config.app, name="config")

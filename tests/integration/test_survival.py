@@ -91,9 +91,7 @@ async def test_rolling_restart_of_two_workers_loses_nothing(tmp_path: Path) -> N
                 assert worker.status == 0
                 await worker.start()
 
-        malformed, _ = await asyncio.gather(
-            traffic.publish(at, load, sent=progress.hear), roll()
-        )
+        malformed, _ = await asyncio.gather(traffic.publish(at, load, sent=progress.hear), roll())
         report = await traffic.settled(at, within_s=60)
     _assert_accounted(report, load, malformed)
 
@@ -127,9 +125,7 @@ async def test_soak_with_the_default_guard(tmp_path: Path) -> None:
     load = Load(messages=20_000, malformed=0.02, per_second=150)
     async with stacks.open_stack(tmp_path) as (stack, at):
         async with stacks.Memory(lambda: stack.workers[0].pid if stack.workers else 0) as memory:
-            report, malformed = await _run_through_crashes(
-                stack, at, load, kills=3, within_s=900
-            )
+            report, malformed = await _run_through_crashes(stack, at, load, kills=3, within_s=900)
     print(f"\ninputs {report.total('inputs'):,}, verdicts {report.total('verdicts'):,},")
     print(f"dead letters {report.total('dead_letters'):,}, repeats {report.total('repeats'):,}")
     print(f"worker memory in MiB: {[round(memory.at(s / 10)) for s in range(1, 11)]}")

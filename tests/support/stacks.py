@@ -68,7 +68,9 @@ class Memory:
     def at(self, share: float) -> float:
         """The median of the tenth of the samples that ends at `share` (0.1..1) of the run."""
         end = max(1, int(len(self.samples) * share))
-        part = sorted(mib for _, mib in self.samples[max(0, end - len(self.samples) // 10 - 1) : end])
+        part = sorted(
+            mib for _, mib in self.samples[max(0, end - len(self.samples) // 10 - 1) : end]
+        )
         return part[len(part) // 2]
 
     async def _sample(self) -> None:

@@ -96,9 +96,7 @@ async def outcomes(settings: Settings) -> Reconciliation:
             tally.verdict(codec.decode_verdict(value, schemas).source)
         bounds = await reader.bounds(named.dead_letters)
         async for record in reader.read(named.dead_letters, bounds):
-            letter = headers.dead_letter(
-                key=record.key, value=record.value, headers=record.headers
-            )
+            letter = headers.dead_letter(key=record.key, value=record.value, headers=record.headers)
             tally.dead_letter(letter.position)
     return tally.report()
 
