@@ -4,6 +4,7 @@
     ├── Retryable               try again later: nothing is wrong with the message
     │   └── DependencyUnavailable   a broker, Triton or registry does not answer
     ├── Rejected                this one message can never be judged: dead letter
+    ├── DeadLettered            a client's message became one; what the worker said
     └── Misconfigured           a person must change something: stop, say what
         └── DeadLetterLimit     too many dead letters: stop before the topic drains
 
@@ -68,3 +69,16 @@ class Rejected(SluiceError):
     def __init__(self, reason: Reason, message: str, *, remedy: str) -> None:
         super().__init__(message, remedy=remedy)
         self.reason = reason
+
+
+class DeadLettered(SluiceError):
+    """What a client published became a dead letter: it was not judged.
+
+    `reason` is a value of `Reason`, or one that a newer worker added; `detail`
+    is the worker's explanation, with its remedy.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"the message is a dead letter ({reason}): {detail}", remedy="")
+        self.reason = reason
+        self.detail = detail

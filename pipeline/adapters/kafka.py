@@ -23,8 +23,10 @@ from aiokafka.errors import (
 
 from pipeline import metrics
 from pipeline.errors import DependencyUnavailable, Misconfigured, Retryable, SluiceError
+from pipeline.events import Position
 from pipeline.headers import Headers
 from pipeline.ports import Outgoing
+from pipeline.ranges import Bound, Edge, Range
 from pipeline.settings import KafkaSettings, TopicSettings
 
 RETENTION_MS: Final = {
@@ -116,12 +118,7 @@ class KafkaPublisher:
     async def publish(self, records: Sequence[Outgoing]) -> None:
         """Return once every record is acknowledged; see `ports.Publisher`."""
         try:
-            pending = [
-                await self._producer.send(
-                    record.topic, record.value, key=record.key, headers=list(record.headers)
-                )
-                for record in records
-            ]
+            pending = [await self._enqueue(record) for record in records]
             results = await asyncio.gather(*pending, return_exceptions=True)
         except KafkaError as error:
             results = [error]
@@ -129,6 +126,31 @@ class KafkaPublisher:
             if isinstance(result, BaseException):
                 metrics.PUBLISH_ERRORS.inc()
                 raise _mapped(result, self._settings) from result
+
+    async def send(self, record: Outgoing) -> asyncio.Task[Position]:
+        """Queue a record behind those sent before; the task ends with its acknowledgement.
+
+        Waits while the buffer is full. It and the task raise what `publish` raises.
+        """
+        try:
+            pending = await self._enqueue(record)
+        except KafkaError as error:
+            raise _mapped(error, self._settings) from error
+        return asyncio.create_task(self._acknowledged(pending))
+
+    async def _enqueue(self, record: Outgoing) -> asyncio.Future[Any]:
+        future: asyncio.Future[Any] = await self._producer.send(
+            record.topic, record.value, key=record.key, headers=list(record.headers)
+        )
+        return future
+
+    async def _acknowledged(self, pending: asyncio.Future[Any]) -> Position:
+        try:
+            at = await pending
+        except KafkaError as error:
+            metrics.PUBLISH_ERRORS.inc()
+            raise _mapped(error, self._settings) from error
+        return Position(topic=at.topic, partition=at.partition, offset=at.offset)
 
 
 async def connected(
@@ -239,6 +261,29 @@ class KafkaReader:
             tp.partition: at.offset if at is not None else ends[tp.partition]
             for tp, at in found.items()
         }
+
+    async def within(self, topic: str, span: Range) -> list[Slice]:
+        """What each partition holds of a time range; empty slices are left out."""
+        bounds = await self.bounds(topic)
+        starts = await self._edges(topic, span.start, bounds)
+        ends = await self._edges(topic, span.end, bounds)
+        cut = [
+            Slice(partition=part.partition, start=starts[part.partition], end=ends[part.partition])
+            for part in bounds
+        ]
+        return [part for part in cut if part.end > part.start]
+
+    async def starts(self, topic: str, bound: Bound) -> dict[tuple[str, int], int]:
+        """The offset in each partition that a bound stands for, as `follow` takes it."""
+        edges = await self._edges(topic, bound, await self.bounds(topic))
+        return {(topic, partition): offset for partition, offset in edges.items()}
+
+    async def _edges(self, topic: str, bound: Bound, bounds: Sequence[Slice]) -> dict[int, int]:
+        if bound is Edge.START:
+            return {part.partition: part.start for part in bounds}
+        if bound is Edge.END:
+            return {part.partition: part.end for part in bounds}
+        return await self.offsets_at(topic, int(bound))
 
     async def read(self, topic: str, slices: Iterable[Slice]) -> AsyncIterator[Record]:
         """Every record of the slices; bounds are fixed, so it ends."""
