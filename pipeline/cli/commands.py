@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from pipeline.cli import classify, demo, dlq, topics, up, worker
+from pipeline.cli import classify, config, demo, dlq, policy, topics, up, worker
 
 
 def register(root: typer.Typer) -> None:
