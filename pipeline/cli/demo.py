@@ -8,7 +8,7 @@ import shutil
 import sys
 import time
 from collections import Counter, deque
-from typing import Annotated
+from typing import Annotated, Self
 
 import typer
 from rich.live import Live
@@ -89,7 +89,7 @@ class Screen:
         self._live = Live(console=console.out, refresh_per_second=8, transient=False)
         self._tty = console.out.is_terminal
 
-    def __enter__(self) -> Screen:
+    def __enter__(self) -> Self:
         """Take the terminal, if there is one."""
         if self._tty:
             self._live.__enter__()
