@@ -43,6 +43,7 @@ class SluiceApp(faust.App):  # type: ignore[misc]  # faust has no complete types
         if self._draining is not None:
             await self._draining
             self._draining = None
+        metrics.LAG_MESSAGES.clear()  # what went to another worker is no lag of this one
         self.flow.resume()
         self.health.set("partitions", ok=True, detail=f"{len(assigned)} partitions assigned")
 

@@ -47,6 +47,8 @@ class Health:
         self._now = now
         self._beat_s = now()
         self._checks: dict[str, Check | None] = dict.fromkeys(names)
+        for name in self._checks:
+            metrics.READY.labels(name).set(0)
 
     def beat(self) -> None:
         """The loop turned."""
