@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 
-from pipeline import dlq, topic_check
+from pipeline import codec, dlq, schema_check, topic_check
 from pipeline.adapters import kafka_admin
 from pipeline.adapters.kafka import KafkaPublisher, KafkaReader, Record, Slice, create_topics
+from pipeline.adapters.registry import Registry
+from pipeline.errors import Misconfigured
 from pipeline.events import Position
 from pipeline.ports import Outgoing, Publisher
 from pipeline.ranges import Bound, Edge, Range
+from pipeline.resources import shipped
 from pipeline.settings import Settings
 
 _SEND_AT_ONCE = 100
@@ -118,6 +121,41 @@ def _covering(chosen: Collection[Position]) -> list[Slice]:
 def _found(record: Record) -> dlq.Found | None:
     at = Position(topic=record.topic, partition=record.partition, offset=record.offset)
     return dlq.found(at, key=record.key, value=record.value, record_headers=record.headers)
+
+
+def subjects(settings: Settings) -> dict[str, str]:
+    """The registry's subject for each schema file: the topic's name and `-value`."""
+    named = settings.topics
+    topics = {
+        codec.PROMPT: named.prompts,
+        codec.COMPLETION: named.completions,
+        codec.VERDICT: named.verdicts,
+        codec.AUDIT: named.audit,
+    }
+    return {schema: f"{topic}-value" for schema, topic in topics.items()}
+
+
+async def registered(settings: Settings) -> dict[str, int | None]:
+    """The registry's id by subject, None where it lacks ours."""
+    registry, ours = Registry(settings.registry), schema_check.texts(shipped("schemas"))
+    return {
+        subject: await registry.lookup(subject, ours[schema])
+        for schema, subject in subjects(settings).items()
+    }
+
+
+async def register(settings: Settings) -> dict[str, int]:
+    """Register our schemas; the ids by subject. Raises Misconfigured if refused."""
+    if not settings.registry.url:
+        raise Misconfigured(
+            "no schema registry is configured",
+            remedy="Set registry.url; without a registry the ids of schemas/ids.json serve",
+        )
+    registry, ours = Registry(settings.registry), schema_check.texts(shipped("schemas"))
+    return {
+        subject: await registry.register(subject, ours[schema])
+        for schema, subject in subjects(settings).items()
+    }
 
 
 async def lag(settings: Settings) -> Mapping[str, int]:

@@ -39,6 +39,12 @@ class Registry:
             )
         return int(body["id"])
 
+    async def lookup(self, subject: str, schema: str) -> int | None:
+        """The id that a schema has under a subject, None if it has none."""
+        path = f"/subjects/{quote(subject, safe='')}"
+        status, body = await self._request("POST", path, {"schema": schema})
+        return int(body["id"]) if status == 200 else None
+
     async def _request(
         self, method: str, path: str, body: dict[str, Any] | None = None
     ) -> tuple[int, dict[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from pipeline.cli import classify, config, demo, dlq, policy, topics, up, worker
+from pipeline.cli import classify, config, demo, dlq, policy, schemas, topics, up, worker
 
 
 def register(root: typer.Typer) -> None:
@@ -15,5 +15,6 @@ def register(root: typer.Typer) -> None:
     root.command("classify")(classify.classify)
     root.add_typer(dlq.app, name="dlq")
     root.add_typer(topics.app, name="topics")
+    root.add_typer(schemas.app, name="schemas")
     root.add_typer(policy.app, name="policy")
     root.add_typer(config.app, name="config")
