@@ -9,12 +9,12 @@ import pytest
 import stamina
 from hypothesis import settings
 
-from pipeline import codec, policy_file
+from pipeline import codec, policy_file, stream
 from pipeline.policy import Policy
 from pipeline.resources import packaged, shipped
 from pipeline.scoring import Guard
 
-from .fakes import FakeClock, write_guard
+from .fakes import Bench, FakeClock, write_guard
 
 # Two shared cores make wall-clock deadlines per example meaningless.
 settings.register_profile("unit", deadline=None, max_examples=100)
@@ -51,3 +51,17 @@ def quick_retries() -> Iterator[None]:
     """Retries that follow at once, at most fifty of them."""
     with stamina.set_testing(True, attempts=50):
         yield
+
+
+@pytest.fixture
+def bench(
+    schemas: codec.Schemas,
+    guard: Guard,
+    shipped_policy: Policy,
+    clock: FakeClock,
+    quick_retries: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Bench:
+    """A flow's surroundings in memory, under the shipped policy, without pauses."""
+    monkeypatch.setattr(stream, "_pause_s", lambda _: 0.0)
+    return Bench(schemas=schemas, guard=guard, policy=shipped_policy, clock=clock)

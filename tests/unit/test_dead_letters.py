@@ -40,6 +40,31 @@ def test_a_ratio_of_one_never_stops(steps: list[tuple[int, int]]) -> None:
         budget.spend(good=good, dead=dead)
 
 
+@given(bounds, spends, st.integers(0, 8))
+def test_good_messages_that_turn_out_dead_are_counted_once(
+    bound: Bound, steps: list[tuple[int, int]], turned: int
+) -> None:
+    """Revising is the same as having known: the latest good ones become dead."""
+    budget, recent = Budget(Bound(window=bound.window, count=10**6, ratio=1.0)), []
+    for good, dead in steps:
+        budget.spend(good=good, dead=dead)
+        recent = (recent + [False] * good + [True] * dead)[-bound.window :]
+    budget.revise(dead=turned)
+    expected = sum(recent) + min(turned, recent.count(False))
+    assert (budget._dead, sum(budget._recent)) == (expected, expected)
+    assert len(budget._recent) == len(recent)
+
+
+def test_revising_past_the_bound_stops_the_worker() -> None:
+    """Three of four turned out dead: that is more than half."""
+    budget = Budget(Bound(window=100, count=3, ratio=0.5))
+    budget.spend(good=4, dead=0)
+    budget.revise(dead=0)
+    budget.revise(dead=2)
+    with pytest.raises(DeadLetterLimit, match="3 of the last 4"):
+        budget.revise(dead=1)
+
+
 def test_a_few_dead_letters_at_the_start_do_not_stop_it() -> None:
     """Below `count` even a ratio of one hundred per cent goes on."""
     budget = Budget(Bound(window=100, count=5, ratio=0.5))
