@@ -41,7 +41,22 @@ class Budget:
                 self._dead -= 1
             self._recent.append(is_dead)
             self._dead += is_dead
-        if dead and self._dead >= self._bound.count and self._ratio() > self._bound.ratio:
+        if dead:
+            self._check()
+
+    def revise(self, *, dead: int) -> None:
+        """Messages counted as good turned out dead; raises as `spend` does."""
+        if not dead:
+            return
+        alive = [index for index, is_dead in enumerate(self._recent) if not is_dead]
+        latest = alive[-dead:]
+        for index in latest:
+            self._recent[index] = True
+        self._dead += len(latest)
+        self._check()
+
+    def _check(self) -> None:
+        if self._dead >= self._bound.count and self._ratio() > self._bound.ratio:
             raise DeadLetterLimit(
                 f"{self._dead} of the last {len(self._recent)} messages cannot be judged",
                 remedy="See `sluice dlq ls` for why. Repair the publisher, or raise"

@@ -300,7 +300,7 @@ class Flow:
             else:
                 outcomes.append((each.inbound, self._conclude(each, result, attempt, scored_at)))
         self._health.set("guard", ok=cause is None, detail=str(cause or "answers"))
-        self._budget.spend(good=0, dead=len(refused))
+        self._budget.revise(dead=len(refused))
         await self.bury(refused)
         await self.publish(outcomes)
         return cause
