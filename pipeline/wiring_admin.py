@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
-from contextlib import asynccontextmanager
 
 from pipeline import codec, dlq, schema_check, topic_check
 from pipeline.adapters import kafka_admin
@@ -31,13 +30,6 @@ async def check_topics(settings: Settings) -> list[topic_check.TopicSetting]:
     wanted = kafka_admin.wanted_shapes(settings.topics)
     found = await kafka_admin.found_shapes(settings.kafka, list(wanted))
     return topic_check.compare(wanted, found, compactable=(settings.topics.verdicts,))
-
-
-@asynccontextmanager
-async def open_reader(settings: Settings) -> AsyncIterator[KafkaReader]:
-    """A reader of topics; raises DependencyUnavailable naming the broker."""
-    async with KafkaReader(settings.kafka) as reader:
-        yield reader
 
 
 async def slices_of(reader: KafkaReader, topic: str, when: Range) -> list[Slice]:
@@ -68,6 +60,15 @@ async def dead_letters(
             yield letter
 
 
+async def all_dead_letters(settings: Settings, when: Range) -> AsyncIterator[dlq.Found]:
+    """The dead letters in a time range; it ends where their topic ends now."""
+    topic = settings.topics.dead_letters
+    async with kafka_admin.open_reader(settings.kafka) as reader:
+        slices = await slices_of(reader, topic, when)
+        async for letter in dead_letters(reader, topic, slices):
+            yield letter
+
+
 async def send_again(
     settings: Settings,
     chosen: Collection[Position],
@@ -81,7 +82,7 @@ async def send_again(
     topic, sent = settings.topics.dead_letters, 0
     limit = settings.topics.max_message_bytes
     async with (
-        open_reader(settings) as reader,
+        kafka_admin.open_reader(settings.kafka) as reader,
         KafkaPublisher(settings.kafka, max_message_bytes=limit) as publisher,
     ):
         slices = _covering(chosen)
@@ -160,12 +161,12 @@ async def register(settings: Settings) -> dict[str, int]:
 
 async def lag(settings: Settings) -> Mapping[str, int]:
     """Messages of each input topic that the worker's group has not committed."""
-    group, found = settings.kafka.group, {}
-    async with open_reader(settings) as reader:
-        for topic in (settings.topics.prompts, settings.topics.completions):
-            committed = await reader.committed(group, topic)
-            found[topic] = sum(
-                part.end - max(part.start, committed.get(part.partition, -1))
+    committed = await kafka_admin.committed(settings.kafka, settings.kafka.group)
+    async with kafka_admin.open_reader(settings.kafka) as reader:
+        return {
+            topic: sum(
+                part.end - max(part.start, committed.get((topic, part.partition), part.start))
                 for part in await reader.bounds(topic)
             )
-    return found
+            for topic in (settings.topics.prompts, settings.topics.completions)
+        }

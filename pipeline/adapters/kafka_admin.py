@@ -9,9 +9,13 @@ from typing import Any, Final
 
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaError
+from aiokafka.errors import (
+    GroupCoordinatorNotAvailableError,
+    KafkaError,
+    NotCoordinatorForGroupError,
+)
 
-from pipeline.adapters.kafka import connected, security, unreachable, wanted_topics
+from pipeline.adapters.kafka import KafkaReader, connected, security, unreachable, wanted_topics
 from pipeline.settings import KafkaSettings, TopicSettings
 from pipeline.topic_check import TopicShape
 
@@ -49,6 +53,32 @@ async def found_shapes(settings: KafkaSettings, names: Sequence[str]) -> dict[st
         described = await admin.describe_topics(there)
         configs = await _configs(admin, there)
     return {topic["topic"]: _shape(topic, configs[topic["topic"]]) for topic in described}
+
+
+async def committed(settings: KafkaSettings, group: str) -> dict[tuple[str, int], int]:
+    """A group's committed offsets by topic and partition; empty for an unknown group.
+
+    Raises DependencyUnavailable when the group's coordinator does not answer.
+    """
+    async with _admin(settings) as admin:
+        while True:
+            try:
+                offsets = await admin.list_consumer_group_offsets(group)
+            except (GroupCoordinatorNotAvailableError, NotCoordinatorForGroupError):
+                # A fresh cluster makes its offsets topic when first asked; the deadline holds.
+                await asyncio.sleep(0.1)
+            else:
+                return {(tp.topic, tp.partition): at.offset for tp, at in offsets.items()}
+
+
+@asynccontextmanager
+async def open_reader(settings: KafkaSettings) -> AsyncIterator[KafkaReader]:
+    """A reader of topics; a broker that goes away is a DependencyUnavailable."""
+    try:
+        async with KafkaReader(settings) as reader:
+            yield reader
+    except KafkaError as error:
+        raise unreachable(settings, error) from error
 
 
 @asynccontextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from pipeline.cli import classify, config, demo, dlq, policy, schemas, topics, up, worker
+from pipeline.cli import classify, config, demo, dlq, doctor, policy, schemas, topics, up, worker
 
 
 def register(root: typer.Typer) -> None:
@@ -16,5 +16,6 @@ def register(root: typer.Typer) -> None:
     root.add_typer(dlq.app, name="dlq")
     root.add_typer(topics.app, name="topics")
     root.add_typer(schemas.app, name="schemas")
+    root.command("doctor")(doctor.doctor)
     root.add_typer(policy.app, name="policy")
     root.add_typer(config.app, name="config")

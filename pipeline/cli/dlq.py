@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -120,16 +120,10 @@ async def _collect(
 ) -> list[Found]:
     """The dead letters that are wanted, without their bytes unless `values`."""
     return [
-        one if values else one.without_value() async for one in _scan(settings, when) if wanted(one)
+        one if values else one.without_value()
+        async for one in wiring_admin.all_dead_letters(settings, when)
+        if wanted(one)
     ]
-
-
-async def _scan(settings: Settings, when: Range) -> AsyncIterator[Found]:
-    topic = settings.topics.dead_letters
-    async with wiring_admin.open_reader(settings) as reader:
-        slices = await wiring_admin.slices_of(reader, topic, when)
-        async for one in wiring_admin.dead_letters(reader, topic, slices):
-            yield one
 
 
 def _is_of(one: Found, reason: Reason | None) -> bool:
