@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import stamina
@@ -54,7 +53,7 @@ def quick_retries() -> Iterator[None]:
 
 
 @pytest.fixture
-def bench(
+def bench(  # noqa: PLR0917 - pytest passes fixtures by name
     schemas: codec.Schemas,
     guard: Guard,
     shipped_policy: Policy,

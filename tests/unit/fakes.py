@@ -179,7 +179,7 @@ scores = {{ unsafe = 0.02 }}
 
 def write_tokenizer(folder: Path) -> str:
     """Write a whole-word tokenizer into a folder; returns its digest."""
-    tokenizer = RustTokenizer(WordLevel(WORD_IDS, unk_token="[UNK]"))
+    tokenizer = RustTokenizer(WordLevel(WORD_IDS, unk_token=WORDS[0]))
     tokenizer.pre_tokenizer = Whitespace()
     path = folder / "tokenizer.json"
     tokenizer.save(str(path))

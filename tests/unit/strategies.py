@@ -26,8 +26,11 @@ from pipeline.taxonomy import CATEGORIES
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 names = texts.filter(bool)
 maybe_text = st.none() | texts
+# Hypothesis takes bounds without a zone and adds the zone itself.
 moments = st.datetimes(
-    min_value=datetime(1970, 1, 1), max_value=datetime(9999, 1, 1), timezones=st.just(UTC)
+    min_value=datetime(1970, 1, 1),  # noqa: DTZ001
+    max_value=datetime(9999, 1, 1),  # noqa: DTZ001
+    timezones=st.just(UTC),
 )
 counts = st.integers(0, 2**31 - 1)
 longs = st.integers(-1, 2**63 - 1)
@@ -73,9 +76,9 @@ verdicts = st.builds(
     scores=st.dictionaries(categories, scores, max_size=4),
     flagged=st.lists(flagged, max_size=3).map(tuple),
     coverage=st.builds(Coverage, scanned_tokens=longs, total_tokens=longs),
-    guards=st.lists(
-        st.builds(GuardRef, name=texts, version=texts, digest=texts), max_size=2
-    ).map(tuple),
+    guards=st.lists(st.builds(GuardRef, name=texts, version=texts, digest=texts), max_size=2).map(
+        tuple
+    ),
     policy=st.builds(PolicyRef, id=texts, version=texts, digest=texts),
     received_at=moments,
     scored_at=st.none() | moments,

@@ -19,7 +19,6 @@ from pipeline.scoring import Guard, uncovered_kinds
 
 from .fakes import LABELS, card_toml, write_card, write_guard, write_tokenizer
 
-
 _logits = hnp.arrays(np.float32, (4, 3), elements=st.floats(-(2.0**100), 2.0**100, width=32))
 
 
@@ -70,13 +69,13 @@ def test_an_unknown_key_is_refused(tmp_path: Path) -> None:
     write_card(tmp_path)
     path = tmp_path / "card.toml"
     path.write_text(path.read_text().replace('license = "', 'colour = "red"\nlicense = "'))
-    with pytest.raises(Misconfigured, match="guard.colour"):
+    with pytest.raises(Misconfigured, match=r"guard\.colour"):
         cards.load(tmp_path)
 
 
 def test_a_missing_card_says_which_setting_to_change(tmp_path: Path) -> None:
     """The remedy names the folder's setting."""
-    with pytest.raises(Misconfigured, match="Set guards.repository"):
+    with pytest.raises(Misconfigured, match=r"Set guards\.repository"):
         cards.load(tmp_path / "absent")
 
 
@@ -109,7 +108,7 @@ def test_scores_are_probabilities_of_the_logits_shape(
 
 
 def test_calibration_is_per_label(tmp_path: Path) -> None:
-    """score = sigmoid(logit * scale + bias), each label with its own."""
+    """A score is sigmoid(logit * scale + bias), each label with its own."""
     card = cards.load(write_card(tmp_path, scale="[1.0, 2.0, 1.0]", bias="[0.0, 0.0, 1.5]"))
     logits = np.asarray([[0.0, 1.0, -1.5]], dtype=np.float32)
     assert card.scores(logits)[0] == pytest.approx([0.5, 1 / (1 + np.exp(-2)), 0.5])

@@ -166,8 +166,9 @@ def test_a_writer_with_other_fields_is_resolved() -> None:
 def test_a_time_without_a_zone_is_rejected() -> None:
     """A writer whose clock has no zone cannot be compared with ours."""
     local = {"type": "long", "logicalType": "local-timestamp-micros"}
-    fields = [_ID, _TEXT, {"name": "sent_at", "type": local}]
-    record = {"message_id": "m", "text": "t", "sent_at": datetime(2025, 1, 1)}
+    fields: list[dict[str, Any]] = [_ID, _TEXT, {"name": "sent_at", "type": local}]
+    local_time = datetime(2025, 1, 1)  # noqa: DTZ001 - without a zone is the point
+    record = {"message_id": "m", "text": "t", "sent_at": local_time}
     with pytest.raises(Rejected) as caught:
         codec.decode_avro(_learned(fields, record), Kind.PROMPT, SCHEMAS)
     assert caught.value.reason is Reason.BAD_TIMESTAMP

@@ -45,7 +45,8 @@ def test_good_messages_that_turn_out_dead_are_counted_once(
     bound: Bound, steps: list[tuple[int, int]], turned: int
 ) -> None:
     """Revising is the same as having known: the latest good ones become dead."""
-    budget, recent = Budget(Bound(window=bound.window, count=10**6, ratio=1.0)), []
+    budget = Budget(Bound(window=bound.window, count=10**6, ratio=1.0))
+    recent: list[bool] = []
     for good, dead in steps:
         budget.spend(good=good, dead=dead)
         recent = (recent + [False] * good + [True] * dead)[-bound.window :]

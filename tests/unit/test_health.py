@@ -8,6 +8,7 @@ import urllib.request
 from collections.abc import Iterator
 
 import pytest
+import structlog
 
 from pipeline.errors import Misconfigured
 from pipeline.health import LIVE_WITHIN_S, Health, HealthServer
@@ -96,3 +97,13 @@ def test_a_port_that_is_taken_is_named(server: HealthServer, health: Health) -> 
     """The address and the setting to change."""
     with pytest.raises(Misconfigured, match=rf"127\.0\.0\.1:{server.port}.*worker\.http_port"):
         HealthServer(health, host="127.0.0.1", port=server.port)
+
+
+def test_a_change_of_readiness_is_logged_once(health: Health) -> None:
+    """The log tells when the guard went and came back, not every check."""
+    with structlog.testing.capture_logs() as logs:
+        for ok in (True, True, False, False, True):
+            health.set("guard", ok=ok, detail="why")
+    assert [(log["ok"], log["log_level"]) for log in logs] == [
+        (True, "info"), (False, "warning"), (True, "info"),
+    ]  # fmt: skip

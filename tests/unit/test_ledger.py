@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.ledger import Ledger
+from pipeline.ledger import Ledger, Slot
 
 from .fakes import Commits
 
@@ -32,7 +32,7 @@ def test_taking_between_settling_never_overtakes_an_unsettled_message(
 ) -> None:
     """Takes and settles in any mixture acknowledge nothing behind an open message."""
     commits, ledger = Commits(), Ledger()
-    slots = []
+    slots: list[Slot] = []
     for step, pick in steps:
         if step == "t" or not slots:
             slots.append(commits.slot(len(slots) * 3))  # offsets have gaps: compaction

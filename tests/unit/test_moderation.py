@@ -143,7 +143,7 @@ def test_of_several_guards_the_highest_score_and_least_coverage_count() -> None:
 @given(st.lists(st.dictionaries(st.sampled_from("abc"), st.floats(0, 1)), min_size=1, max_size=4))
 def test_merge_keeps_every_category_at_its_maximum(parts: list[dict[str, float]]) -> None:
     """Merging forgets no category and invents no score."""
-    merged = moderation.merge([judgement(**part) for part in parts])
+    merged = moderation.merge([replace(judgement(), scores=part) for part in parts])
     assert merged == {
         code: max(part[code] for part in parts if code in part)
         for code in {code for part in parts for code in part}

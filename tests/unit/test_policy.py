@@ -114,6 +114,7 @@ def test_no_tenant_or_route_weakens_the_floor(
     mine: list[float], unsafe: list[float], score: float, where: str
 ) -> None:
     """Whatever thresholds a tenant or its route sets, the floor's action is the least."""
+
     def table(values: list[float]) -> str:
         named = zip(("flag", "review", "block"), values, strict=True)
         return "{ " + ", ".join(f"{k} = {float(v)!r}" for k, v in named) + " }"

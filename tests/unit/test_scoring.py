@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +13,16 @@ from pipeline.errors import DependencyUnavailable, Misconfigured, Reason, Reject
 from pipeline.events import Judgement, Kind
 from pipeline.scoring import CallLimits, Guard, Scorer
 
-from .fakes import WORD_IDS, FakeClock, ScriptedClassifier, Script, away, by_words, message
-from .fakes import write_guard
+from .fakes import (
+    WORD_IDS,
+    FakeClock,
+    Script,
+    ScriptedClassifier,
+    away,
+    by_words,
+    message,
+    write_guard,
+)
 
 HIGH, LOW = pytest.approx(0.982, abs=0.001), pytest.approx(0.018, abs=0.001)
 
@@ -30,7 +39,7 @@ def scorer(
 def refuse(word: str) -> Script:
     """A script that refuses any call with a word in it, and scores the others."""
 
-    def script(rows: Sequence[Sequence[int]]) -> np.ndarray | Rejected:
+    def script(rows: Sequence[Sequence[int]]) -> np.ndarray[Any, Any] | Rejected:
         if any(WORD_IDS[word] in row for row in rows):
             return Rejected(Reason.GUARD_REFUSED, "the guard refused", remedy="")
         return by_words(rows)
@@ -161,9 +170,7 @@ async def test_each_kind_goes_to_the_guards_that_judge_it(tmp_path: Path, guard:
     assert [len(result) if isinstance(result, tuple) else -1 for result in results] == [2, 1]
 
 
-async def test_with_one_of_two_guards_away_the_message_waits(
-    tmp_path: Path, guard: Guard
-) -> None:
+async def test_with_one_of_two_guards_away_the_message_waits(tmp_path: Path, guard: Guard) -> None:
     """Half a judgement is none."""
     limits = CallLimits(max_rows=4, max_tokens=100, max_windows=8, in_flight=1)
     classifier = ScriptedClassifier([by_words, away])

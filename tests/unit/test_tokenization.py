@@ -42,6 +42,6 @@ def test_a_tokenizer_that_cannot_be_read_is_named(tmp_path: Path, content: str |
     path = tmp_path / "tokenizer.json"
     if content is not None:
         path.write_text(content)
-    with pytest.raises(Misconfigured, match="tokenizer.json cannot be read") as caught:
+    with pytest.raises(Misconfigured, match=r"tokenizer\.json cannot be read") as caught:
         Tokenizer(path)
     assert "Export the guard again" in caught.value.remedy

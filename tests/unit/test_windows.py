@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -71,7 +73,7 @@ def test_every_window_fits_the_guard(
 def test_neighbours_share_the_overlap(total: int, spec: WindowSpec) -> None:
     """A payload no longer than the overlap is whole in some window."""
     windows = [text_of(w) for w in cut(range(total), (), spec, max_windows=MANY).windows]
-    for left, right in zip(windows, windows[1:], strict=False):
+    for left, right in pairwise(windows):
         assert len(set(left) & set(right)) >= spec.overlap
 
 
