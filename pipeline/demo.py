@@ -140,5 +140,5 @@ def problem(report: Reconciliation) -> SluiceError | None:
         return None
     return SluiceError(
         f"{report.total('missing')} inputs have no outcome, {report.total('both')} have two",
-        remedy="Look at the worker's log in .sluice/demo",
+        remedy="Look at the worker's log",
     )

@@ -8,6 +8,9 @@ import shutil
 import sys
 import time
 from collections import Counter, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Self
 
 import typer
@@ -42,32 +45,49 @@ def demo(
     wiring.run(_demo(keep=keep))
 
 
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    """A folder for one run; it stays, with its logs, only when the run failed."""
+    data = settings.home() / "demo" / str(os.getpid())
+    try:
+        yield data
+    except Exception:
+        console.note(f"logs are kept in {data}")
+        raise
+    except BaseException:  # Ctrl-C: nothing to look into
+        shutil.rmtree(data, ignore_errors=True)
+        raise
+    shutil.rmtree(data, ignore_errors=True)
+
+
 async def _demo(*, keep: bool) -> None:
     began_s = time.monotonic()
-    data = settings.home() / "demo"
-    shutil.rmtree(data, ignore_errors=True)
-    stack = EmbeddedStack(
-        settings.load(),
-        home=settings.home(),
-        data=data,
-        environ=os.environ,
-        say=console.note,
-        prefer_ports=keep,
-    )
-    async with stack:
-        await stack.start_worker()
-        at = settings.load(stack.overrides())
-        console.note(f"up after {time.monotonic() - began_s:.1f} s\n")
-        _show_idle(await service.idle(at))
-        with Screen() as screen:
-            report = await service.traffic(at, screen)
-        show_balance(report)
-        if error := service.problem(report):
-            raise error
-        if keep:
-            explain(stack)
-            await asyncio.Event().wait()
-        console.note("shutting down")
+    with _scratch() as data:
+        stack = EmbeddedStack(
+            settings.load(),
+            home=settings.home(),
+            data=data,
+            environ=os.environ,
+            say=console.note,
+            prefer_ports=keep,
+        )
+        async with stack:
+            await stack.start_worker()
+            console.note(f"up after {time.monotonic() - began_s:.1f} s\n")
+            await _show(settings.load(stack.overrides()))
+            if keep:
+                explain(stack)
+                await asyncio.Event().wait()
+            console.note("shutting down")
+
+
+async def _show(at: settings.Settings) -> None:
+    _show_idle(await service.idle(at))
+    with Screen() as screen:
+        report = await service.traffic(at, screen)
+    show_balance(report)
+    if error := service.problem(report):
+        raise error
 
 
 def _show_idle(idle: service.Idle) -> None:
