@@ -30,6 +30,7 @@ from pipeline.errors import (
     Misconfigured,
     Rejected,
     SluiceError,
+    Unanswered,
 )
 from pipeline.events import DeadLetter, Kind, Message, Position, Verdict
 from pipeline.headers import Headers
@@ -37,6 +38,8 @@ from pipeline.ports import Outgoing
 from pipeline.ranges import Edge, Range
 from pipeline.resources import shipped
 from pipeline.settings import Settings, load
+
+__all__ = ["Client", "completion", "prompt"]
 
 _log: Final = logging.getLogger(__name__)
 
@@ -72,9 +75,7 @@ class Client:
         self._ends: dict[tuple[str, int], int] = {}
         self._stack = AsyncExitStack()
         topics = self._settings.topics
-        self._publisher = KafkaPublisher(
-            self._settings.kafka, max_message_bytes=topics.max_message_bytes
-        )
+        self._open: KafkaPublisher | None = None
         self._inputs = {Kind.PROMPT: topics.prompts, Kind.COMPLETION: topics.completions}
         self._envelope = Envelope(
             self._inputs,
@@ -87,7 +88,10 @@ class Client:
     async def __aenter__(self) -> Self:
         """Connect; raises DependencyUnavailable or Misconfigured (a topic is missing)."""
         async with AsyncExitStack() as stack:
-            await stack.enter_async_context(self._publisher)
+            max_bytes = self._settings.topics.max_message_bytes
+            self._open = await stack.enter_async_context(
+                KafkaPublisher(self._settings.kafka, max_message_bytes=max_bytes)
+            )
             if self._watched:
                 reader = await stack.enter_async_context(KafkaReader(self._settings.kafka))
                 topics = self._settings.topics
@@ -109,6 +113,12 @@ class Client:
             Misconfigured("the client is closed", remedy="Await verdicts inside `async with`")
         )
         await self._stack.aclose()
+
+    @property
+    def _publisher(self) -> KafkaPublisher:
+        if self._open is None:
+            raise Misconfigured("the client is not open", remedy="Use `async with Client(...)`")
+        return self._open
 
     # Publishing ---------------------------------------------------------------
 
@@ -142,9 +152,9 @@ class Client:
     ) -> Verdict:
         """Publish a message and return its verdict.
 
-        Raises DeadLettered when it became a dead letter, and
-        DependencyUnavailable when neither came within `timeout_s`: the
-        message stays published, its verdict may still come.
+        Raises DeadLettered when it became a dead letter, and Unanswered when
+        neither came within `timeout_s`: it stays published, its verdict may
+        still come.
         """
         return await (await self.submit(message, timeout_s=timeout_s, headers=headers))
 
@@ -193,7 +203,7 @@ class Client:
         was opened (without `watch`: at the first step). With one: what it
         holds now, or with `follow` from its start on for ever. Give a
         `dedupe` of your own to read its count. A record that is no verdict is
-        logged and passed over.
+        logged and passed over. It needs no `async with` of the client.
         """
         async with KafkaReader(self._settings.kafka) as reader:
             seen = Deduplicator() if dedupe is None else dedupe
@@ -264,9 +274,9 @@ def _pass_over(record: Record, why: str) -> None:
     _log.warning("record passed over: %s: %s", at, why)
 
 
-def _unanswered(wait: Wait, timeout_s: float) -> DependencyUnavailable:
+def _unanswered(wait: Wait, timeout_s: float) -> Unanswered:
     where = f" ({wait.position})" if wait.position else ", nor was it acknowledged"
-    return DependencyUnavailable(
+    return Unanswered(
         f"message {wait.message_id!r} has no verdict after {timeout_s:g} s{where}",
         remedy="See that a worker runs: `sluice doctor`; its verdict may still come",
     )

@@ -3,6 +3,7 @@
     SluiceError
     ├── Retryable               try again later: nothing is wrong with the message
     │   └── DependencyUnavailable   a broker, Triton or registry does not answer
+    │       └── Unanswered          no verdict came in time
     ├── Rejected                this one message can never be judged: dead letter
     ├── DeadLettered            a client's message became one; what the worker said
     └── Misconfigured           a person must change something: stop, say what
@@ -35,6 +36,10 @@ class Retryable(SluiceError):
 
 class DependencyUnavailable(Retryable):
     """A broker, a Triton server or a registry does not answer."""
+
+
+class Unanswered(DependencyUnavailable):
+    """A client's message has no verdict yet; it stays published."""
 
 
 class Misconfigured(SluiceError):

@@ -263,15 +263,14 @@ class KafkaReader:
         }
 
     async def within(self, topic: str, span: Range) -> list[Slice]:
-        """What each partition holds of a time range; empty slices are left out."""
+        """What each partition holds of a time range, which may be nothing."""
         bounds = await self.bounds(topic)
         starts = await self._edges(topic, span.start, bounds)
         ends = await self._edges(topic, span.end, bounds)
-        cut = [
+        return [
             Slice(partition=part.partition, start=starts[part.partition], end=ends[part.partition])
             for part in bounds
         ]
-        return [part for part in cut if part.end > part.start]
 
     async def starts(self, topic: str, bound: Bound) -> dict[tuple[str, int], int]:
         """The offset in each partition that a bound stands for, as `follow` takes it."""

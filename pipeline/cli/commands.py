@@ -4,7 +4,21 @@ from __future__ import annotations
 
 import typer
 
-from pipeline.cli import classify, config, demo, dlq, doctor, policy, schemas, topics, up, worker
+from pipeline.cli import (
+    classify,
+    config,
+    demo,
+    dlq,
+    doctor,
+    policy,
+    publish,
+    reconcile,
+    schemas,
+    topics,
+    up,
+    verdicts,
+    worker,
+)
 
 
 def register(root: typer.Typer) -> None:
@@ -12,8 +26,11 @@ def register(root: typer.Typer) -> None:
     root.command("demo")(demo.demo)
     root.command("up")(up.up)
     root.command("worker")(worker.worker)
+    root.command("publish")(publish.publish)
+    root.command("verdicts")(verdicts.verdicts)
     root.command("classify")(classify.classify)
     root.add_typer(dlq.app, name="dlq")
+    root.command("reconcile")(reconcile.reconcile)
     root.add_typer(topics.app, name="topics")
     root.add_typer(schemas.app, name="schemas")
     root.command("doctor")(doctor.doctor)
