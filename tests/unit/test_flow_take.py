@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 from pipeline.dead_letters import Bound
 from pipeline.errors import DeadLetterLimit, Misconfigured
@@ -12,7 +13,7 @@ from pipeline.events import Kind
 from pipeline.ports import Inference
 from pipeline.stream import Flow
 
-from .fakes import TOPICS, Bench, ScriptedClassifier, json_value
+from .fakes import TOPICS, WORD_IDS, Bench, ScriptedClassifier, json_value
 
 
 @asynccontextmanager
@@ -115,6 +116,27 @@ async def test_drain_gives_back_what_is_not_settled(bench: Bench) -> None:
     assert len(flow.ledger) == 0
     assert bench.publisher.records == []
     assert bench.crashes == []
+
+
+async def test_drain_gives_back_what_waits_behind_an_open_message(bench: Bench) -> None:
+    """A published outcome whose offset could not be acknowledged yet is delivered again."""
+    bench.batch_messages = 1
+
+    class StuckOnPoison(ScriptedClassifier):
+        async def infer(self, guard: str, rows: Any, *, length: int, pad_id: int) -> Inference:
+            if any(WORD_IDS["poison"] in row for row in rows):
+                await asyncio.get_running_loop().create_future()
+            return await ScriptedClassifier().infer(guard, rows, length=length, pad_id=pad_id)
+
+    bench.classifier = StuckOnPoison()
+    async with running(bench.flow()) as flow:
+        for offset, text in enumerate(("poison", "fine")):
+            await flow.take(Kind.PROMPT, bench.event(offset, json_value(text)), current=1)
+        await until(lambda: len(bench.verdicts()) == 1)
+        await flow.drain()
+    assert bench.commits.acknowledged == []
+    assert set(bench.commits.forgotten) == {0, 1}
+    assert len(flow.ledger) == 0
 
 
 async def test_drain_lets_a_batch_that_is_nearly_done_end(bench: Bench) -> None:
