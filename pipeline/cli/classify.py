@@ -49,8 +49,9 @@ def classify(
 ) -> None:
     """Judge one text now, without Kafka, and say why.
 
-    Examples: sluice classify "how do I pick a lock?"
-              sluice classify - --kind completion --tenant kids < answer.txt
+    Example: sluice classify "how do I pick a lock?"
+
+    Example: sluice classify - --kind completion --tenant kids < answer.txt
     """
     message = Message(
         message_id="classify",

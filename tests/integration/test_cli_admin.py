@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ import pytest
 from pipeline import codec, headers, settings, wiring
 from pipeline.adapters.kafka import KafkaPublisher, KafkaReader, Record
 from pipeline.embedded import EmbeddedKafka, EmbeddedTriton
+from pipeline.embedded.loopback import free_ports
+from pipeline.embedded.stack import EmbeddedWorker
 from pipeline.events import DeadLetter, Position
 from pipeline.ports import Outgoing
 from tests.support.cli import Done, Sluice
@@ -237,6 +240,45 @@ def test_dlq_retry_needs_one_choice(sluice: Sluice, choice: tuple[str, ...]) -> 
 def test_dlq_retry_of_nothing_exits_4(sluice: Sluice, topics: settings.TopicSettings) -> None:
     """Nothing to do."""
     assert sluice("dlq", "retry", "--all", "--yes").code == 4
+
+
+@pytest.fixture
+def worker(
+    topics: settings.TopicSettings,
+    triton: EmbeddedTriton,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[EmbeddedWorker]:
+    """A real worker on the test's topics, configured as the command is."""
+    monkeypatch.setenv("SLUICE_TRITON__URL", triton.grpc_address)
+    (port,) = free_ports(1)
+    monkeypatch.setenv("SLUICE_WORKER__HTTP_PORT", str(port))
+    made = EmbeddedWorker("w", port=port, log=tmp_path / "worker.log", environ=os.environ)
+    asyncio.run(made.start())
+    yield made
+    asyncio.run(made.stop())
+
+
+async def _until_lettered(topic: str, count: int) -> None:
+    """Return once the dead-letter topic holds so many records."""
+    async with asyncio.timeout(30):
+        async with KafkaReader(settings.load().kafka) as reader:
+            while sum(part.end for part in await reader.bounds(topic)) < count:
+                await asyncio.sleep(0.05)
+
+
+def test_a_retried_message_is_judged_again_and_counted(
+    sluice: Sluice, topics: settings.TopicSettings, worker: EmbeddedWorker
+) -> None:
+    """What fails again is one more attempt; a repeated --all sends it once; doctor is well."""
+    garbage = Outgoing(topic=topics.prompts, key=b"c", value=b"\x01garbage", headers=())
+    asyncio.run(_publish([garbage]))
+    for attempts in (1, 2, 3):
+        asyncio.run(_until_lettered(topics.dead_letters, attempts))
+        last = _rows(sluice("dlq", "ls", "--json"))[-1]
+        assert (last["reason"], last["attempts"]) == ("not-framed", attempts)
+        assert sluice("dlq", "retry", "--all", "--yes", "--json").json["sent"] == 1
+    assert sluice("doctor").code == 0
 
 
 def test_classify_asks_the_configured_triton(
