@@ -2,6 +2,7 @@
 
     SluiceError
     ├── Retryable               try again later: nothing is wrong with the message
+    │   ├── Suspected               the guard fails on this message, and on no golden text
     │   └── DependencyUnavailable   a broker, Triton or registry does not answer
     │       └── Unanswered          no verdict came in time
     ├── Rejected                this one message can never be judged: dead letter
@@ -32,6 +33,10 @@ class SluiceError(Exception):
 
 class Retryable(SluiceError):
     """Nothing is wrong with the message: the same attempt may succeed later."""
+
+
+class Suspected(Retryable):
+    """The guard gave this message no answer, and passed its golden texts right after."""
 
 
 class DependencyUnavailable(Retryable):

@@ -7,16 +7,19 @@ the first message and again after every outage, not in production verdicts.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Protocol
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Final, Protocol
 
-from pipeline.errors import Misconfigured, Rejected, Retryable
+from pipeline.errors import Misconfigured, Reason, Rejected, Retryable, Suspected
 from pipeline.events import Message
 from pipeline.guards.cards import Golden
 from pipeline.health import Health
 from pipeline.scoring import Guard, Scored, Scorer
 
-CANARY_EVERY_S = 5.0
+CANARY_EVERY_S: Final = 5.0
+TRIES_ALONE: Final = 2
+"""More than one: another worker's message may have brought the guard down meanwhile."""
 
 
 class ServedGuards(Protocol):
@@ -34,20 +37,47 @@ class VerifiedScorer:
         self._served = served
         self._health = health
         self._lock = asyncio.Lock()
+        self._gate = _Gate()
         self._verified = False
         self._used = False
 
     async def score(self, messages: Sequence[Message]) -> list[Scored]:
-        """As `Scorer.score`; raises Misconfigured when a guard is not what its card says."""
+        """As `Scorer.score`; raises Misconfigured when a guard is not what its card says.
+
+        Where there is no answer though the golden texts pass right after, the
+        result is Suspected: the message may be why.
+        """
+        async with self._gate.beside():
+            return await self._score(messages)
+
+    async def score_alone(self, message: Message) -> Scored:
+        """The result with nothing else in flight; Rejected if the guard fails on it alone."""
+        async with self._gate.alone():
+            for _ in range(TRIES_ALONE):
+                (result,) = await self._score([message])
+                if not isinstance(result, Suspected):
+                    return result
+        return Rejected(
+            Reason.GUARD_REFUSED,
+            f"the guard fails on this message alone, and on no golden text: {result}",
+            remedy="Report the text with the guard's card; `sluice dlq retry` sends it again",
+        )
+
+    async def _score(self, messages: Sequence[Message]) -> list[Scored]:
         try:
             await self.verify()
         except Retryable as error:
             return [error] * len(messages)
         scored = await self._scorer.score(messages)
         self._used = True
-        if any(isinstance(result, Retryable) for result in scored):
-            self._verified = False
-        return scored
+        if not any(isinstance(result, Retryable) for result in scored):
+            return scored
+        self._verified = False
+        try:
+            await self.verify()
+        except Retryable:
+            return scored  # the guard is away: no message's fault
+        return [_suspected(result) for result in scored]
 
     async def verify(self) -> None:
         """Check digests and golden texts unless they passed since the last outage.
@@ -73,12 +103,13 @@ class VerifiedScorer:
             await asyncio.sleep(CANARY_EVERY_S)
 
     async def _canary(self) -> None:
+        golden = self._scorer.guards[0].card.golden[0]
         try:
-            await self.verify()
-            golden = self._scorer.guards[0].card.golden[0]
-            for result in await self._scorer.score([_message(golden)]):
-                if isinstance(result, Retryable):
-                    raise result
+            async with self._gate.beside():
+                await self.verify()
+                (result,) = await self._scorer.score([_message(golden)])
+            if isinstance(result, Retryable):
+                raise result
         except Retryable as error:
             self._verified = False
             self._health.set("guard", ok=False, detail=str(error))
@@ -102,6 +133,42 @@ class VerifiedScorer:
                 _compare(guard.card.name, number, text, result)
 
 
+class _Gate:
+    """Lets scorings in side by side, or one alone."""
+
+    def __init__(self) -> None:
+        self._entry = asyncio.Lock()
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self._inside = 0
+
+    @asynccontextmanager
+    async def beside(self) -> AsyncIterator[None]:
+        """Enter beside others; waits while somebody is alone."""
+        async with self._entry:
+            self._inside += 1
+            self._empty.clear()
+        try:
+            yield
+        finally:
+            self._inside -= 1
+            if not self._inside:
+                self._empty.set()
+
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[None]:
+        """Wait until everybody has left; nobody enters meanwhile."""
+        async with self._entry:
+            await self._empty.wait()
+            yield
+
+
+def _suspected(result: Scored) -> Scored:
+    if isinstance(result, Retryable):
+        return Suspected(result.message, remedy=result.remedy)
+    return result
+
+
 def _message(golden: Golden) -> Message:
     return Message(
         message_id="golden", kind=golden.role, text=golden.text, prompt=golden.prompt or None
@@ -109,8 +176,13 @@ def _message(golden: Golden) -> Message:
 
 
 def _compare(name: str, number: int, golden: Golden, result: Scored) -> None:
-    if isinstance(result, Retryable | Rejected):
+    if isinstance(result, Retryable):
         raise result
+    if isinstance(result, Rejected):
+        raise Misconfigured(
+            f"guard {name} refuses golden text {number}: {result.message}",
+            remedy="Served model and card do not belong together: deploy one release",
+        )
     scores = next(each.scores for each in result if each.guard.name == name)
     for category, score, expected in _differences(scores, golden):
         raise Misconfigured(

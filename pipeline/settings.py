@@ -130,6 +130,9 @@ class WorkerSettings(_Section):
     buffer_messages: PositiveInt = 256
     linger_ms: Annotated[float, Field(ge=0, le=1000)] = 2.0
     drain_s: Seconds = 10.0
+    poison_attempts: PositiveInt = Field(
+        5, description="failures while the guard answers others, before a message is tried alone"
+    )
     http_host: Name = "127.0.0.1"
     http_port: Annotated[int, Field(ge=0, le=65535)] = 8088
 

@@ -10,6 +10,7 @@ is its input's position, so repeats are harmless.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -22,7 +23,7 @@ import structlog
 from pipeline import codec, headers, metrics, moderation, telemetry
 from pipeline.conveyor import Conveyor, Limits
 from pipeline.dead_letters import Bound, Budget
-from pipeline.errors import Reason, Rejected, Retryable
+from pipeline.errors import Reason, Rejected, Retryable, Suspected
 from pipeline.events import DeadLetter, Judgement, Kind, Message, Outcome, Position, Received
 from pipeline.health import Health
 from pipeline.ledger import Ledger, Slot
@@ -52,13 +53,18 @@ class Topics:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowLimits:
-    """Every bound the flow keeps; sizes in bytes, times in seconds."""
+    """Every bound the flow keeps; sizes in bytes, times in seconds.
+
+    `poison_attempts`: failures on a message while the guard answers others,
+    before it is tried alone.
+    """
 
     conveyor: Limits
     intake: Intake
     dead_letters: Bound
     drain_s: float
     max_value_bytes: int
+    poison_attempts: int = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +95,11 @@ class Admitted:
     inbound: Inbound
     case: Case
 
+    @property
+    def position(self) -> Position:
+        """Where it lies in Kafka."""
+        return self.inbound.position
+
 
 Refused = tuple[Inbound, Rejected]
 
@@ -98,6 +109,9 @@ class Scores(Protocol):
 
     async def score(self, messages: Sequence[Message]) -> list[Scored]:
         """One result per message, in order; raises nothing but Misconfigured."""
+
+    async def score_alone(self, message: Message) -> Scored:
+        """The result with nothing else in flight; Rejected if the guard fails on it alone."""
 
 
 def add_agents(app: faust.App, topics: Topics, flow: Flow) -> None:
@@ -148,6 +162,7 @@ class Flow:
         self._health = health
         self._clock = clock
         self._limits = limits
+        self._patience = limits.poison_attempts
         self._worker_id = worker_id
         self._crash = crash
         self._budget = Budget(limits.dead_letters)
@@ -273,16 +288,34 @@ class Flow:
     async def classify(self, waiting: list[Admitted]) -> None:
         """Score and settle every message; hold or degrade while guards do not answer."""
         began_s = self._clock.monotonic()
+        failures: Counter[Position] = Counter()
         for attempt in count(1):
             if not waiting:
                 return
-            scored = await self._scorer.score([each.case.received.message for each in waiting])
+            scored = await self._ask(waiting, failures)
             cause = await self._settle_scored(waiting, scored, attempt)
             waiting = [each for each, result in zip(waiting, scored, strict=True) if _again(result)]
             if cause is None:
                 return
             waiting = await self._settle_overdue(waiting, cause, began_s, attempt)
             await asyncio.sleep(_pause_s(attempt) if waiting else 0)
+
+    async def _ask(self, waiting: Sequence[Admitted], failures: Counter[Position]) -> list[Scored]:
+        """Score together, and alone what the guard failed on too often; count failures."""
+        suspects = {position for position, times in failures.items() if times >= self._patience}
+        scored = await self._ask_together([e for e in waiting if e.position not in suspects])
+        away: Retryable | None = None
+        for each in waiting:
+            if each.position in suspects:
+                result = away or await self._scorer.score_alone(each.case.received.message)
+                scored[each.position] = result
+                away = result if isinstance(result, Retryable) else None
+        failures.update(at for at, result in scored.items() if isinstance(result, Suspected))
+        return [scored[each.position] for each in waiting]
+
+    async def _ask_together(self, asked: Sequence[Admitted]) -> dict[Position, Scored]:
+        scored = await self._scorer.score([each.case.received.message for each in asked])
+        return dict(zip((each.position for each in asked), scored, strict=True))
 
     async def _settle_scored(
         self, asked: Sequence[Admitted], scored: Sequence[Scored], attempt: int
@@ -291,15 +324,14 @@ class Flow:
         scored_at = self._clock.now()
         outcomes: list[tuple[Inbound, Outcome]] = []
         refused: list[Refused] = []
-        cause: Retryable | None = None
+        cause = _cause(scored)
         for each, result in zip(asked, scored, strict=True):
-            if isinstance(result, Retryable):
-                cause = result
-            elif isinstance(result, Rejected):
+            if isinstance(result, Rejected):
                 refused.append((each.inbound, result))
-            else:
+            elif not isinstance(result, Retryable):
                 outcomes.append((each.inbound, self._conclude(each, result, attempt, scored_at)))
-        self._health.set("guard", ok=cause is None, detail=str(cause or "answers"))
+        away = not (cause is None or isinstance(cause, Suspected))
+        self._health.set("guard", ok=not away, detail=str(cause or "answers"))
         self._budget.revise(dead=len(refused))
         await self.bury(refused)
         await self.publish(outcomes)
@@ -460,6 +492,12 @@ def _unknown_ids(batch: Sequence[Inbound], schemas: codec.Schemas) -> set[int]:
         except Rejected:
             continue  # not a frame; decoding says so
     return found - set(schemas.by_id)
+
+
+def _cause(scored: Sequence[Scored]) -> Retryable | None:
+    """Why a message has no result yet; that the guard is away comes first."""
+    causes = [result for result in scored if isinstance(result, Retryable)]
+    return min(causes, key=lambda cause: isinstance(cause, Suspected), default=None)
 
 
 def _again(result: object) -> bool:

@@ -157,6 +157,7 @@ def flow_limits(settings: Settings) -> FlowLimits:
             ratio=limits.dead_letter_ratio,
         ),
         drain_s=batch.drain_s,
+        poison_attempts=batch.poison_attempts,
         # JSON may escape every character of both texts as six bytes.
         max_value_bytes=limits.max_text_bytes * 12 + 64 * 1024,
     )

@@ -37,7 +37,6 @@ _CHANNEL: Final = [
 ]
 _REFUSED: Final = frozenset({"StatusCode.INVALID_ARGUMENT", "StatusCode.OUT_OF_RANGE"})
 _DEAD_STUB: Final = "is not healthy"
-_HEAL_EVERY_S: Final = 5.0
 
 
 class TritonClassifier:
@@ -51,6 +50,7 @@ class TritonClassifier:
             root_certificates=str(settings.ca_file) if settings.ca_file else None,
             channel_args=_CHANNEL,
         )
+        self._healing = asyncio.Lock()
         self._healed_s: dict[str, float] = {}
 
     async def __aenter__(self) -> Self:
@@ -80,7 +80,7 @@ class TritonClassifier:
                 client_timeout=self._settings.timeout_s,
             )
         except InferenceServerException as error:
-            raise await self._mapped(guard, error) from error
+            raise await self._mapped(guard, error, began_s) from error
         logits = result.as_numpy("logits")
         if logits is None:
             raise Retryable(
@@ -112,7 +112,9 @@ class TritonClassifier:
         parameters: Any = config.config.parameters
         return parameters["digest"].string_value if "digest" in parameters else None
 
-    async def _mapped(self, guard: str, error: InferenceServerException) -> Exception:
+    async def _mapped(
+        self, guard: str, error: InferenceServerException, began_s: float
+    ) -> Exception:
         status, message = error.status() or "", error.message() or ""
         metrics.CLASSIFIER_ERRORS.labels(guard, status.removeprefix("StatusCode.")).inc()
         if status in _REFUSED:
@@ -122,7 +124,7 @@ class TritonClassifier:
                 remedy="Compare the guard's card with the served model's inputs",
             )
         if _DEAD_STUB in message:
-            await self._heal(guard)
+            await self._heal(guard, began_s)
         if status == "StatusCode.NOT_FOUND":
             return self._unavailable_model(guard)
         if status == "StatusCode.DEADLINE_EXCEEDED":
@@ -131,19 +133,28 @@ class TritonClassifier:
                 f" {self._settings.timeout_s:g} s",
                 remedy="Look at the server's load, or raise triton.timeout_s",
             )
+        if status == "StatusCode.INTERNAL":
+            return Retryable(
+                f"guard {guard} at {self._settings.url} failed ({_short(message)})",
+                remedy="Read the server's log; `sluice doctor` asks the guard its golden texts",
+            )
         return self._unavailable(error)
 
-    async def _heal(self, guard: str) -> None:
-        """Load a guard again whose process has died; the server never does by itself."""
-        now_s = time.monotonic()
-        if not self._settings.heal or now_s - self._healed_s.get(guard, -60.0) < _HEAL_EVERY_S:
-            return
-        self._healed_s[guard] = now_s
-        log.warning("guard-reload", guard=guard)
-        try:
-            await self._client.load_model(guard, client_timeout=30.0)
-        except InferenceServerException as error:
-            log.error("guard-reload-failed", guard=guard, error=_short(error.message() or ""))
+    async def _heal(self, guard: str, began_s: float) -> None:
+        """Load a guard again whose process has died; the server never does by itself.
+
+        Once for all calls that found it dead: one that began before the last
+        load ended says nothing about what was loaded.
+        """
+        async with self._healing:
+            if not self._settings.heal or began_s < self._healed_s.get(guard, began_s):
+                return
+            log.warning("guard-reload", guard=guard)
+            try:
+                await self._client.load_model(guard, client_timeout=30.0)
+            except InferenceServerException as error:
+                log.error("guard-reload-failed", guard=guard, error=_short(error.message() or ""))
+            self._healed_s[guard] = time.monotonic()
 
     def _unavailable(self, error: InferenceServerException) -> DependencyUnavailable:
         return DependencyUnavailable(
