@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, Final
 import orjson
 
 from pipeline import codec
+from pipeline.dlq import printable
 from pipeline.envelope import new_id
 from pipeline.errors import Misconfigured, Reason, Rejected
 from pipeline.events import Kind, Message
@@ -117,10 +118,13 @@ class Reading:
     def _csv(self, lines: Iterable[bytes], name: str) -> Iterator[Read]:
         csv.field_size_limit(2**31 - 1)  # the default refuses texts beyond 128 KiB
         rows = csv.reader((line.decode("utf-8", "surrogateescape") for line in lines), strict=True)
-        header = [self.columns.get(column, column) for column in next(rows, [])]
+        try:
+            header = [self.columns.get(column, column) for column in next(rows, [])]
+        except csv.Error as error:
+            raise Misconfigured(f"{name} is not CSV: {error}", remedy=_QUOTES) from None
         if "text" not in header:
             raise Misconfigured(
-                f"{name} has no column for 'text' among: {', '.join(header)[:200]}",
+                f"{name} has no column for 'text' among: {printable(', '.join(header)[:200])}",
                 remedy="Name it with --column COLUMN=text; the first line must be the header",
             )
         while True:

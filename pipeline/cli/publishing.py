@@ -16,6 +16,7 @@ from pipeline.cli.exits import Exit
 from pipeline.cli.inputs import Read
 from pipeline.cli.pump import Pump, from_thread
 from pipeline.client import Client
+from pipeline.dlq import printable
 from pipeline.errors import DeadLettered, Misconfigured, Rejected, Unanswered
 from pipeline.events import Message
 
@@ -135,7 +136,9 @@ class Job:
             return
         console.note(self._line())
         if ignored:
-            console.note(f"not sent: {', '.join(sorted(ignored))[:200]} (unknown fields)")
+            console.note(
+                f"not sent: {printable(', '.join(sorted(ignored))[:200])} (unknown fields)"
+            )
         if self.unanswered:
             console.error(
                 f"{self.unanswered:,} messages have no verdict after {self.wait_s:g} s."

@@ -104,7 +104,8 @@ def verdicts(
     else:
         session.run(_shown(client.verdicts(span, dedupe=dedupe), wanted, show))
     show.finish()
-    console.note(f"{show.count:,} verdicts, {dedupe.repeats:,} repeats dropped")
+    word = "verdict" if show.count == 1 else "verdicts"
+    console.note(f"{show.count:,} {word}, {dedupe.repeats:,} repeats dropped")
     if not show.count and not follow:
         raise typer.Exit(Exit.EMPTY)
 
