@@ -56,6 +56,11 @@ LAG_MESSAGES: Final = Gauge(
 LAG_SECONDS: Final = Gauge(
     "sluice_consumer_lag_seconds", "Age of the oldest message not yet acknowledged.", ["topic"]
 )
+GUARD_HEALTH: Final = Gauge(
+    "sluice_guard_health_log_probability",
+    "Lowest log(P(safe) + P(unsafe)) in the last call of a guard that answers in words.",
+    ["guard"],
+)
 READY: Final = Gauge("sluice_ready", "1 when a readiness check passes.", ["check"])
 POLICY: Final = Info("sluice_policy", "The policy in force.")
 GUARD: Final = Gauge("sluice_guard_info", "Guards in use; always 1.", ["name", "version", "digest"])

@@ -18,9 +18,10 @@ from pipeline.batching import Call, Row, halves, plan
 from pipeline.errors import Reason, Rejected, Retryable
 from pipeline.events import GuardRef, Judgement, Kind, Message
 from pipeline.guards.cards import Card
+from pipeline.guards.framing import frame
 from pipeline.ports import Classifier, Clock, Inference
 from pipeline.tokenization import Tokenizer
-from pipeline.windows import Windowed, cut
+from pipeline.windows import Windowed
 
 Scored = tuple[Judgement, ...] | Rejected | Retryable
 """A message's judgements, one per guard; or why there are none."""
@@ -100,7 +101,7 @@ class Scorer:
 
     async def _tokenise(self, guard: Guard, messages: Sequence[Message]) -> list[Windowed]:
         began_s = self._clock.monotonic()
-        texts = await asyncio.to_thread(_cut_all, guard, messages, self._limits.max_windows)
+        texts = await asyncio.to_thread(_frame_all, guard, messages, self._limits.max_windows)
         metrics.STAGE_SECONDS.labels("tokenise").observe(self._clock.monotonic() - began_s)
         return texts
 
@@ -130,29 +131,20 @@ def uncovered_kinds(guards: Sequence[Guard]) -> frozenset[Kind]:
     return frozenset(Kind) - frozenset(kind for guard in guards for kind in guard.card.roles)
 
 
-def _cut_all(guard: Guard, messages: Sequence[Message], max_windows: int) -> list[Windowed]:
-    texts = guard.tokenizer.encode([message.text for message in messages])
-    contexts = guard.tokenizer.encode([_context(guard.card, message) for message in messages])
-    return [
-        cut(text, context, guard.card.window, max_windows=max_windows)
-        for text, context in zip(texts, contexts, strict=True)
-    ]
-
-
-def _context(card: Card, message: Message) -> str:
-    """The start of the prompt a completion answers; a token is rarely over 32 characters."""
-    return (message.prompt or "")[: card.window.context_length * 32]
+def _frame_all(guard: Guard, messages: Sequence[Message], max_windows: int) -> list[Windowed]:
+    return frame(guard.card, guard.tokenizer, messages, max_windows=max_windows)
 
 
 def _read(card: Card, call: Call, inference: Inference, started_s: float) -> _Answers:
     """Calibrated scores by row; raises nothing, a bad answer becomes an error."""
-    if inference.logits.shape != (len(call.rows), len(card.labels)):
+    if inference.logits.shape != (len(call.rows), len(card.classes)):
         fault = Retryable(
             f"guard {card.name} answered with shape {inference.logits.shape}",
-            remedy=f"It must be ({len(call.rows)}, {len(card.labels)}): check the served model",
+            remedy=f"It must be ({len(call.rows)}, {len(card.classes)}): check the served model",
         )
         return dict.fromkeys(call.rows, fault)
     scores = card.scores(inference.logits)
+    _report_health(card, inference)
     finite = np.isfinite(inference.logits).all(axis=1)
     return {
         row: _Answer(
@@ -166,6 +158,13 @@ def _read(card: Card, call: Call, inference: Inference, started_s: float) -> _An
         else _not_a_number(card, every=not finite.any())
         for index, row in enumerate(call.rows)
     }
+
+
+def _report_health(card: Card, inference: Inference) -> None:
+    """Show the worst log(P(safe) + P(unsafe)); far below 0, template and engine disagree."""
+    health = card.health(inference.logits)
+    if health is not None and np.isfinite(health).all():
+        metrics.GUARD_HEALTH.labels(card.name).set(float(health.min()))
 
 
 def _not_a_number(card: Card, *, every: bool) -> Rejected | Retryable:

@@ -44,10 +44,9 @@ def cut(
     """
     head = _head(context, spec)
     room = spec.max_length - len(head) - 1
-    starts = _starts(len(text), room, min(spec.overlap, room - 1))
-    kept = _spread(starts, max_windows)
+    kept = spread(len(text), room, min(spec.overlap, room - 1), max_windows)
     windows = tuple((*head, *text[start : start + room], spec.sep_id) for start in kept)
-    scanned = _covered(kept, room, len(text))
+    scanned = covered([(start, start + room) for start in kept], len(text))
     return Windowed(
         windows=windows, coverage=Coverage(scanned_tokens=scanned, total_tokens=len(text))
     )
@@ -68,7 +67,12 @@ def _starts(total: int, room: int, overlap: int) -> list[int]:
     return [*starts, total - room]
 
 
-def _spread(starts: list[int], limit: int) -> list[int]:
+def spread(total: int, room: int, overlap: int, limit: int) -> list[int]:
+    """Where windows of `room` tokens start so that neighbours share `overlap`.
+
+    Of more than `limit`, the first, the last and evenly spread ones.
+    """
+    starts = _starts(total, room, overlap)
     if len(starts) <= limit:
         return starts
     if limit == 1:
@@ -77,10 +81,11 @@ def _spread(starts: list[int], limit: int) -> list[int]:
     return [starts[round(index * last / (limit - 1))] for index in range(limit)]
 
 
-def _covered(starts: list[int], room: int, total: int) -> int:
-    covered, reached = 0, 0
-    for start in starts:
-        end = min(start + room, total)
-        covered += max(0, end - max(start, reached))
+def covered(ranges: Sequence[tuple[int, int]], total: int) -> int:
+    """How many of `total` tokens lie in a range; ranges by ascending start."""
+    count, reached = 0, 0
+    for start, wanted in ranges:
+        end = min(wanted, total)
+        count += max(0, end - max(start, reached))
         reached = max(reached, end)
-    return covered
+    return count

@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from pipeline.errors import Misconfigured
 from pipeline.events import Kind
+from pipeline.guards import activations
+from pipeline.guards.templates import ChatTemplate
 from pipeline.taxonomy import CATEGORIES
 from pipeline.windows import WindowSpec
 
@@ -37,8 +39,10 @@ class _Guard(_Section):
     version: str
     title: str
     taxonomy: Literal["sluice-1"]
-    labels: list[str]
-    activation: Literal["sigmoid"]
+    labels: Annotated[list[str], Field(min_length=1)]
+    activation: Literal["sigmoid", "softmax", "safe-unsafe"]
+    classes: list[str] = []
+    excluded: list[str] = []
     roles: list[Kind]
     license: str
     source: str
@@ -50,15 +54,29 @@ class _Guard(_Section):
             raise ValueError(f"label {unknown[0]!r} is not in taxonomy {self.taxonomy}")
         return self
 
+    @model_validator(mode="after")
+    def _classes_fit(self) -> _Guard:
+        classes = self.classes or self.labels
+        if missing := [label for label in self.labels if label not in classes]:
+            raise ValueError(f"label {missing[0]!r} is not among the classes")
+        if self.activation == "safe-unsafe" and not {"safe", "unsafe"} <= set(classes):
+            raise ValueError("classes must hold 'safe' and 'unsafe'")
+        if self.activation == "softmax" and len(set(classes)) < 2:
+            raise ValueError("a softmax needs two classes; name the harmless one '-'")
+        if shown := [label for label in self.labels if label in self.excluded]:
+            raise ValueError(f"label {shown[0]!r} is excluded")
+        return self
+
 
 class _Input(_Section):
+    layout: Literal["windows", "chat-template"] = "windows"
     tokenizer: str
     max_length: Annotated[int, Field(ge=8)]
     overlap: Annotated[int, Field(ge=0)]
     context_length: Annotated[int, Field(ge=0)]
     pad_id: Annotated[int, Field(ge=0)]
-    cls_id: Annotated[int, Field(ge=0)]
-    sep_id: Annotated[int, Field(ge=0)]
+    cls_id: Annotated[int, Field(ge=0)] | None = None
+    sep_id: Annotated[int, Field(ge=0)] | None = None
     buckets: Annotated[list[_Positive], Field(min_length=1)]
     template: str
 
@@ -68,6 +86,8 @@ class _Input(_Section):
             raise ValueError("buckets must ascend and end with max_length")
         if self.context_length + self.overlap + 4 > self.max_length:
             raise ValueError("context_length and overlap leave no room for text")
+        if self.layout == "windows" and (self.cls_id is None or self.sep_id is None):
+            raise ValueError("layout 'windows' needs cls_id and sep_id")
         return self
 
 
@@ -79,6 +99,7 @@ class _Calibration(_Section):
 class _Digests(_Section):
     model: _Digest
     tokenizer: _Digest
+    template: _Digest | None = None
 
 
 class Golden(_Section):
@@ -104,6 +125,8 @@ class _Document(_Section):
         labels = len(self.guard.labels)
         if not len(self.calibration.scale) == len(self.calibration.bias) == labels:
             raise ValueError(f"calibration must have {labels} values, one per label")
+        if self.input.layout == "chat-template" and self.digests.template is None:
+            raise ValueError("layout 'chat-template' needs digests.template")
         return self
 
 
@@ -116,6 +139,9 @@ class Card:
     title: str
     taxonomy: str
     labels: tuple[str, ...]
+    activation: str
+    classes: tuple[str, ...]
+    excluded: tuple[str, ...]
     roles: frozenset[Kind]
     license: str
     source: str
@@ -124,6 +150,7 @@ class Card:
     pad_id: int
     buckets: tuple[int, ...]
     template_digest: str
+    template: ChatTemplate | None
     scale: NDArray[np.float32]
     bias: NDArray[np.float32]
     model_digest: str
@@ -132,9 +159,28 @@ class Card:
     operating_points: Mapping[str, Mapping[str, float]]
 
     def scores(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Calibrated scores in 0..1 for logits [rows, labels]; same shape."""
-        calibrated = np.clip(logits * self.scale + self.bias, -60.0, 60.0)
-        return np.asarray(1.0 / (1.0 + np.exp(-calibrated)), dtype=np.float32)
+        """Calibrated scores [rows, labels] in 0..1 for logits [rows, classes]."""
+        # What is not a number stays one; the caller refuses such a row by its logits.
+        with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+            calibrated = np.clip(self._log_odds(logits) * self.scale + self.bias, -60.0, 60.0)
+            return np.asarray(1.0 / (1.0 + np.exp(-calibrated)), dtype=np.float32)
+
+    def health(self, logits: NDArray[np.float32]) -> NDArray[np.float64] | None:
+        """log(P(safe) + P(unsafe)) by row where the graph tells it; else None."""
+        with np.errstate(invalid="ignore", over="ignore"):
+            return activations.health(logits.astype(np.float64), self.classes)
+
+    def _log_odds(self, logits: NDArray[np.float32]) -> NDArray[np.floating[Any]]:
+        if self.activation == "sigmoid" and self.classes == self.labels:
+            return logits
+        wide = logits.astype(np.float64)
+        match self.activation:
+            case "sigmoid":
+                return activations.sigmoid(wide, self.classes, self.labels)
+            case "softmax":
+                return activations.softmax(wide, self.classes, self.labels)
+            case _:
+                return activations.safe_unsafe(wide, self.classes, self.labels, self.excluded)
 
 
 def load(folder: Path) -> Card:
@@ -154,7 +200,7 @@ def load(folder: Path) -> Card:
         ) from error
     except ValidationError as error:
         raise Misconfigured(f"guard card {path}: {_first(error)}", remedy="Correct it") from error
-    _check_tokenizer(folder, document)
+    _check(folder / document.input.tokenizer, "tokenizer", document.digests.tokenizer)
     return _card(folder, document, raw)
 
 
@@ -163,14 +209,21 @@ def _first(error: ValidationError) -> str:
     return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
 
 
-def _check_tokenizer(folder: Path, document: _Document) -> None:
-    path = folder / document.input.tokenizer
+def _check(path: Path, what: str, digest: str | None) -> None:
     found = sha256(path.read_bytes()) if path.is_file() else "no such file"
-    if found != document.digests.tokenizer:
+    if found != digest:
         raise Misconfigured(
-            f"tokenizer {path} does not match its card ({found})",
+            f"{what} {path} does not match its card ({found})",
             remedy="Restore the guard's folder, or export the guard again",
         )
+
+
+def _template(folder: Path, document: _Document) -> ChatTemplate | None:
+    if document.input.layout != "chat-template":
+        return None
+    path = folder / document.input.template
+    _check(path, "template", document.digests.template)
+    return ChatTemplate.read(path)
 
 
 def sha256(*parts: bytes) -> str:
@@ -189,6 +242,9 @@ def _card(folder: Path, document: _Document, raw: bytes) -> Card:
         title=guard.title,
         taxonomy=guard.taxonomy,
         labels=tuple(guard.labels),
+        activation=guard.activation,
+        classes=tuple(guard.classes or guard.labels),
+        excluded=tuple(guard.excluded),
         roles=frozenset(guard.roles),
         license=guard.license,
         source=guard.source,
@@ -197,12 +253,13 @@ def _card(folder: Path, document: _Document, raw: bytes) -> Card:
             max_length=shape.max_length,
             overlap=shape.overlap,
             context_length=shape.context_length,
-            cls_id=shape.cls_id,
-            sep_id=shape.sep_id,
+            cls_id=shape.cls_id or 0,
+            sep_id=shape.sep_id or 0,
         ),
         pad_id=shape.pad_id,
         buckets=tuple(shape.buckets),
-        template_digest=sha256(shape.template.encode()),
+        template_digest=document.digests.template or sha256(shape.template.encode()),
+        template=_template(folder, document),
         scale=_vector(document.calibration.scale),
         bias=_vector(document.calibration.bias),
         model_digest=document.digests.model,

@@ -1,0 +1,120 @@
+"""From messages to the windows of token ids that a guard takes.
+
+There are two layouts. `windows` cuts the tokens and puts the guard's special
+tokens around each window (`pipeline.windows`). `chat-template` puts the text
+into the guard's template; where that is too long, overlapping pieces of the
+text take turns in it, so that every token is judged in some window.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from pipeline.events import Coverage, Kind, Message
+from pipeline.guards.cards import Card
+from pipeline.guards.templates import PROMPT, TEXT, ChatTemplate, fill
+from pipeline.tokenization import Tokenizer
+from pipeline.windows import Windowed, covered, cut, spread
+
+_SLACK: Final = 8
+"""Tokens kept free because a piece's edges may tokenise differently than the whole."""
+
+
+def frame(
+    card: Card, tokenizer: Tokenizer, messages: Sequence[Message], *, max_windows: int
+) -> list[Windowed]:
+    """The windows of each message, at most `max_windows`, in order."""
+    if card.template is not None:
+        return [_chat(card, card.template, tokenizer, each, max_windows) for each in messages]
+    texts = tokenizer.encode([message.text for message in messages])
+    contexts = tokenizer.encode([_context(card, message) for message in messages])
+    return [
+        cut(text, context, card.window, max_windows=max_windows)
+        for text, context in zip(texts, contexts, strict=True)
+    ]
+
+
+def _context(card: Card, message: Message) -> str:
+    """The start of the prompt a completion answers; a token is rarely over 32 characters."""
+    return (message.prompt or "")[: card.window.context_length * 32]
+
+
+def _chat(
+    card: Card, template: ChatTemplate, tokenizer: Tokenizer, message: Message, max_windows: int
+) -> Windowed:
+    # The published templates strip each turn.
+    context = _context(card, message).strip()
+    prompt = _first_tokens(tokenizer, context, card.window.context_length)
+    filled = _Filled(
+        tokenizer=tokenizer,
+        shape=template.shape(prompt, completion=message.kind is Kind.COMPLETION),
+        text=message.text.strip(),
+        prompt=prompt,
+        room=card.window.max_length,
+    )
+    return filled.windows(card.window.overlap, max_windows)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Filled:
+    """One message in its template, whole or piece by piece."""
+
+    tokenizer: Tokenizer
+    shape: str
+    text: str
+    prompt: str
+    room: int
+
+    def windows(self, overlap: int, limit: int) -> Windowed:
+        spans = self.tokenizer.spans(self.text)
+        whole = self._encode(self.text)
+        if len(whole) <= self.room:
+            return _windowed([tuple(whole)], [(0, len(spans))], len(spans))
+        free = max(1, self.room - _SLACK - len(self._encode("")))
+        starts = spread(len(spans), free, min(overlap, free - 1), limit)
+        fitted = [self._fit(spans, start, min(start + free, len(spans))) for start in starts]
+        ranges = [(start, end) for start, (end, _) in zip(starts, fitted, strict=True)]
+        return _windowed([window for _, window in fitted], ranges, len(spans))
+
+    def _fit(
+        self, spans: Sequence[tuple[int, int]], start: int, end: int
+    ) -> tuple[int, tuple[int, ...]]:
+        """The longest piece from a token that fits: where it ends, and its window."""
+        while True:
+            piece = self.text[spans[start][0] : spans[end - 1][1]] if end > start else ""
+            ids = self._encode(piece)
+            if len(ids) <= self.room or end <= start:
+                return end, tuple(ids[-self.room :])
+            end = max(start, end - (len(ids) - self.room))
+
+    def _encode(self, piece: str) -> list[int]:
+        """Ids of the filled template; only the template's own special tokens are special."""
+        ids: list[int] = []
+        for part in _split(self.tokenizer, self.shape):
+            if part in self.tokenizer.special_ids:
+                ids.append(self.tokenizer.special_ids[part])
+            elif part:
+                ids.extend(
+                    self.tokenizer.encode([fill(part, {TEXT: piece, PROMPT: self.prompt})])[0]
+                )
+        return ids
+
+
+def _windowed(
+    windows: Sequence[tuple[int, ...]], ranges: Sequence[tuple[int, int]], total: int
+) -> Windowed:
+    coverage = Coverage(scanned_tokens=covered(ranges, total), total_tokens=total)
+    return Windowed(windows=tuple(windows), coverage=coverage)
+
+
+def _split(tokenizer: Tokenizer, shape: str) -> list[str]:
+    names = sorted(tokenizer.special_ids, key=len, reverse=True)
+    return re.split(f"({'|'.join(map(re.escape, names))})", shape) if names else [shape]
+
+
+def _first_tokens(tokenizer: Tokenizer, text: str, limit: int) -> str:
+    spans = tokenizer.spans(text)
+    return text if len(spans) <= limit else text[: spans[limit - 1][1] if limit else 0]
