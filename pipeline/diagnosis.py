@@ -43,7 +43,8 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
     async for found in _kafka(settings):
         yield found
     if settings.registry.url:
-        yield await finding("schema registry", _registry(settings))
+        url = settings.registry.url
+        yield await finding("schema registry", _registry(settings), asked=url)
     async for found in _triton(settings):
         yield found
     if settings.worker.http_port:
@@ -94,7 +95,7 @@ def _check_weights(folder: Path, digest: str) -> None:
 
 
 async def _kafka(settings: Settings) -> AsyncIterator[Finding]:
-    broker = await finding("kafka", _brokers(settings))
+    broker = await finding("kafka", _brokers(settings), asked=settings.kafka.bootstrap_servers)
     yield broker
     if broker.state is not State.OK:
         yield skipped("topics", "Kafka does not answer")
@@ -149,7 +150,8 @@ async def _triton(settings: Settings) -> AsyncIterator[Finding]:
     async with TritonClassifier(settings.triton) as triton:
         answers = True
         for name in settings.guards.names:
-            found = await finding(f"guard {name} in Triton", _served(settings, triton, name))
+            served = _served(settings, triton, name)
+            found = await finding(f"guard {name} in Triton", served, asked=settings.triton.url)
             answers = answers and found.state is State.OK
             yield found
     if not (answers and guards):

@@ -40,14 +40,17 @@ def worst(findings: Sequence[Finding]) -> State:
     return next((state for state in (State.WRONG, State.DOWN) if state in states), State.OK)
 
 
-async def finding(name: str, check: Coroutine[Any, Any, str]) -> Finding:
-    """A check's detail as OK; what it raised as WRONG or DOWN with the remedy."""
+async def finding(name: str, check: Coroutine[Any, Any, str], *, asked: str = "it") -> Finding:
+    """A check's detail as OK; what it raised as WRONG or DOWN with the remedy.
+
+    `asked` is the address to name when there is no answer.
+    """
     try:
         async with asyncio.timeout(LIMIT_S):
             return Finding(name=name, state=State.OK, detail=await check)
     except TimeoutError:
         remedy = "Look at its load and at the network between here and there"
-        detail = f"no answer in {LIMIT_S:g} s"
+        detail = f"{asked} gives no answer in {LIMIT_S:g} s"
         return Finding(name=name, state=State.DOWN, detail=detail, remedy=remedy)
     except SluiceError as error:
         state = State.DOWN if isinstance(error, Retryable) else State.WRONG

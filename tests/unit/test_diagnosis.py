@@ -41,8 +41,8 @@ async def test_a_check_that_returns_is_ok() -> None:
 async def test_a_check_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     """What never answers is down, and the next check gets its turn."""
     monkeypatch.setattr(findings, "LIMIT_S", 0.01)
-    found = await findings.finding("n", _never())
-    assert found.state is State.DOWN
+    found = await findings.finding("n", _never(), asked="host:1")
+    assert (found.state, found.detail) == (State.DOWN, "host:1 gives no answer in 0.01 s")
     assert found.remedy
 
 
