@@ -10,7 +10,7 @@ from typing import Annotated, BinaryIO
 
 import typer
 
-from pipeline.cli import session
+from pipeline.cli import console, session
 from pipeline.cli.inputs import FIELDS, Format, Read, Reading
 from pipeline.cli.publishing import Job
 from pipeline.client import Client
@@ -102,6 +102,8 @@ def _columns(given: list[str]) -> dict[str, str]:
 def _open(name: str) -> BinaryIO:
     """A file, or stdin for `-`; raises Misconfigured naming what cannot be read."""
     if name == "-":
+        if os.isatty(0):
+            console.note("reading from the terminal, one message a line; Ctrl-D ends")
         # Not sys.stdin: a thread that waits in it would break the interpreter's end.
         return os.fdopen(os.dup(0), "rb")
     try:

@@ -140,8 +140,9 @@ class Job:
                 f"not sent: {printable(', '.join(sorted(ignored))[:200])} (unknown fields)"
             )
         if self.unanswered:
+            what = "message has" if self.unanswered == 1 else "messages have"
             console.error(
-                f"{self.unanswered:,} messages have no verdict after {self.wait_s:g} s."
+                f"{self.unanswered:,} {what} no verdict after {self.wait_s:g} s."
                 " See that a worker runs: `sluice doctor`"
             )
         if as_json:

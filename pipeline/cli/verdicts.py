@@ -118,8 +118,7 @@ class Shown:
         self._limit = limit
         self._print: Callable[[Verdict], None] = _print_json if as_json else _print_row
         self._held: list[Verdict] | None = [] if in_order and not as_json else None
-        if not as_json:
-            console.out.print(rows.heading())
+        self._headed = as_json
 
     @property
     def full(self) -> bool:
@@ -130,7 +129,7 @@ class Shown:
         """Show one, or hold it until `finish`."""
         self.count += 1
         if self._held is None:
-            self._print(verdict)
+            self._show(verdict)
             return
         self._held.append(verdict)
         if len(self._held) > _SORTED_UP_TO:
@@ -139,8 +138,14 @@ class Shown:
     def finish(self) -> None:
         """Show what is held, earliest first."""
         for verdict in sorted(self._held or (), key=lambda found: found.emitted_at):
-            self._print(verdict)
+            self._show(verdict)
         self._held = None
+
+    def _show(self, verdict: Verdict) -> None:
+        if not self._headed:
+            console.out.print(rows.heading())
+            self._headed = True
+        self._print(verdict)
 
 
 async def _followed(found: AsyncIterator[Verdict], wanted: Filter, show: Shown) -> None:
