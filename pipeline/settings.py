@@ -12,8 +12,17 @@ import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     DotEnvSettingsSource,
@@ -91,6 +100,13 @@ class RegistrySettings(_Section):
     username: str | None = None
     password: SecretStr | None = None
     timeout_s: Seconds = 5.0
+
+    @field_validator("url")
+    @classmethod
+    def _no_credentials(cls, url: str | None) -> str | None:
+        if url and "@" in urlsplit(url).netloc:
+            raise ValueError("holds credentials; use registry.username and registry.password")
+        return url
 
 
 class TritonSettings(_Section):
@@ -197,13 +213,10 @@ class Settings(BaseSettings):
         return init_settings, env_settings, dotenv_settings, file_secret_settings, toml
 
 
-def load(
-    overrides: Mapping[str, Any] | None = None, *, environ: Mapping[str, str] | None = None
-) -> Settings:
+def load(overrides: Mapping[str, Any] | None = None) -> Settings:
     """The settings in force; raises Misconfigured naming key, problem and remedy."""
-    environ = os.environ if environ is None else environ
-    _refuse_unknown_variables(environ)
-    source = _with_file(config_file(environ))
+    _refuse_unknown_variables(os.environ)
+    source = _with_file(config_file(os.environ))
     try:
         return source(**(overrides or {}))
     except ValidationError as error:
@@ -243,10 +256,9 @@ def origins(settings: Settings, overrides: Mapping[str, Any]) -> Iterator[tuple[
             yield f"{section}.{name}", value, next(found, "default")
 
 
-def home(environ: Mapping[str, str] | None = None) -> Path:
+def home() -> Path:
     """Where the embedded stack keeps its files: `SLUICE_HOME`, or `.sluice` here."""
-    environ = os.environ if environ is None else environ
-    return Path(environ.get("SLUICE_HOME") or ".sluice").resolve()
+    return Path(os.environ.get("SLUICE_HOME") or ".sluice").resolve()
 
 
 def _with_file(path: Path | None) -> type[Settings]:

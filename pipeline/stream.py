@@ -199,7 +199,7 @@ class Flow:
             ),
             generation=message.generation_id,
             taken_at_s=self._clock.monotonic(),
-            timestamp_ms=int(message.timestamp * 1000) if message.timestamp else None,
+            timestamp_ms=int(message.timestamp * 1000) if (message.timestamp or 0) > 0 else None,
             acknowledge=event.ack,
             forget=lambda: event.app.consumer.unacked.discard(message),
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,7 +17,6 @@ from pipeline.errors import Misconfigured
 app = typer.Typer(help="Settings: what is in force and where it came from.")
 
 _MASK = "********"
-_USER_IN_URL = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 
 
 @app.command()
@@ -66,8 +64,6 @@ def plain(value: Any) -> Any:
             return _MASK
         case Path():
             return str(value)
-        case str():
-            return _USER_IN_URL.sub(_MASK, value)
         case tuple():
             return [plain(item) for item in value]
         case _:

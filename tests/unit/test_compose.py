@@ -208,7 +208,9 @@ def test_our_own_containers_are_read_only_and_without_rights(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["init", "worker"])
-def test_settings_exist_and_are_valid(name: str, tmp_path: Path) -> None:
+def test_settings_exist_and_are_valid(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Every SLUICE_ variable is a key of a section, and the values pass validation."""
     environment = _settings_in(SERVICES[name]["environment"])
     values: dict[str, dict[str, str]] = {}
@@ -218,7 +220,8 @@ def test_settings_exist_and_are_valid(name: str, tmp_path: Path) -> None:
         annotation: Any = Settings.model_fields[section].annotation
         assert key in annotation.model_fields, variable
         values.setdefault(section, {})[key] = value
-    settings = load(values, environ={"SLUICE_CONFIG": _empty_file(tmp_path)})
+    monkeypatch.setenv("SLUICE_CONFIG", _empty_file(tmp_path))
+    settings = load(values)
     assert settings.worker.drain_s + 10 < _seconds(SERVICES["worker"]["stop_grace_period"])
 
 

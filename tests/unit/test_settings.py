@@ -184,7 +184,19 @@ def test_settings_cannot_be_changed() -> None:
         loaded.kafka.group = "other"  # type: ignore[misc]
 
 
-def test_home_is_a_variable_or_a_folder_here(tmp_path: Path) -> None:
+def test_home_is_a_variable_or_a_folder_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where the embedded stack keeps its files."""
-    assert settings.home({}) == tmp_path / ".sluice"
-    assert settings.home({"SLUICE_HOME": str(tmp_path / "x")}) == tmp_path / "x"
+    monkeypatch.delenv("SLUICE_HOME", raising=False)
+    assert settings.home() == tmp_path / ".sluice"
+    monkeypatch.setenv("SLUICE_HOME", str(tmp_path / "x"))
+    assert settings.home() == tmp_path / "x"
+
+
+def test_registry_url_with_credentials_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Credentials in an address would be shown unmasked: they are refused, unseen."""
+    monkeypatch.setenv("SLUICE_REGISTRY__URL", "http://user:hunter2@registry:8081")
+    with pytest.raises(Misconfigured, match=r"registry\.url: holds credentials") as caught:
+        settings.load()
+    assert "hunter2" not in str(caught.value)
