@@ -19,7 +19,7 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Final, Self
 
-from pipeline import codec, headers
+from pipeline import codec, headers, schema_ids
 from pipeline.adapters.kafka import KafkaPublisher, KafkaReader, Record
 from pipeline.answers import Answers, Wait
 from pipeline.dedupe import Deduplicator
@@ -87,6 +87,7 @@ class Client:
 
     async def __aenter__(self) -> Self:
         """Connect; raises DependencyUnavailable or Misconfigured (a topic is missing)."""
+        await schema_ids.adopt(self._schemas, self._settings)
         async with AsyncExitStack() as stack:
             max_bytes = self._settings.topics.max_message_bytes
             self._open = await stack.enter_async_context(

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final, Self
 
-from pipeline import codec, headers
+from pipeline import codec, headers, schema_ids
 from pipeline.adapters.kafka import KafkaReader, Record, Slice
 from pipeline.errors import Rejected
 from pipeline.ranges import Bound, Edge, Range
@@ -25,11 +25,17 @@ class Counting:
     `unreadable` counts records that are neither verdict nor dead letter.
     """
 
-    def __init__(self, reader: KafkaReader, topics: TopicSettings, inputs: list[Span]) -> None:
+    def __init__(
+        self,
+        reader: KafkaReader,
+        topics: TopicSettings,
+        inputs: list[Span],
+        schemas: codec.Schemas,
+    ) -> None:
         self._reader = reader
         self._topics = topics
         self._tally = Tally(inputs)
-        self._schemas = codec.load_schemas(shipped("schemas"))
+        self._schemas = schemas
         self._read: dict[tuple[str, int], int] = {}
         self.unreadable = 0
 
@@ -40,7 +46,8 @@ class Counting:
 
         Outcomes are read from `start`, too: none is older than its input.
         """
-        topics = settings.topics
+        topics, schemas = settings.topics, codec.load_schemas(shipped("schemas"))
+        await schema_ids.adopt(schemas, settings)
         async with KafkaReader(settings.kafka) as reader:
             span = Range(start=start, end=Edge.END)
             inputs = [
@@ -48,7 +55,7 @@ class Counting:
                 for topic in (topics.prompts, topics.completions)
                 for part in await reader.within(topic, span)
             ]
-            counting = cls(reader, topics, inputs)
+            counting = cls(reader, topics, inputs, schemas)
             for topic in (topics.verdicts, topics.dead_letters):
                 counting._read |= await reader.starts(topic, start)
             yield counting

@@ -10,14 +10,13 @@ from statistics import median
 from typing import Final, Protocol
 
 from pipeline import client as clients
-from pipeline import codec, headers, samples
-from pipeline.adapters.kafka import KafkaReader
+from pipeline import samples
 from pipeline.client import Client
+from pipeline.counting import Counting
 from pipeline.errors import SluiceError
 from pipeline.events import Message, Verdict
-from pipeline.reconcile import Reconciliation, Span, Tally
+from pipeline.reconcile import Reconciliation
 from pipeline.settings import Settings
-from pipeline.wiring import load_schemas
 
 IDLE_ROUNDS: Final = 15
 """Single messages that measure the time from idle to verdict."""
@@ -74,7 +73,8 @@ async def traffic(settings: Settings, show: Show) -> Reconciliation:
         watching = asyncio.create_task(_watch(avro, show))
         try:
             await _publish(avro, json, messages, malformed)
-            return await _settled(settings)
+            async with Counting.open(settings) as counting:
+                return await counting.settled(within_s=_SETTLE_WITHIN_S)
         finally:
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
@@ -103,35 +103,6 @@ async def _publish_malformed(client: Client, case: samples.Malformed) -> None:
 async def _watch(client: Client, show: Show) -> None:
     async for verdict in client.verdicts():
         show.verdict(verdict)
-
-
-async def _settled(settings: Settings) -> Reconciliation:
-    deadline_s = time.monotonic() + _SETTLE_WITHIN_S
-    while True:
-        report = await count(settings)
-        if not report.total("missing") or time.monotonic() > deadline_s:
-            return report
-        await asyncio.sleep(0.25)
-
-
-async def count(settings: Settings) -> Reconciliation:
-    """Every input of both topics against every verdict and dead letter, now."""
-    named, schemas = settings.topics, load_schemas()
-    async with KafkaReader(settings.kafka) as reader:
-        tally = Tally(
-            [
-                Span(topic=topic, partition=part.partition, start=part.start, end=part.end)
-                for topic in (named.prompts, named.completions)
-                for part in await reader.bounds(topic)
-            ]
-        )
-        async for record in reader.read(named.verdicts, await reader.bounds(named.verdicts)):
-            tally.verdict(codec.decode_verdict(record.value or b"", schemas).source)
-        bounds = await reader.bounds(named.dead_letters)
-        async for record in reader.read(named.dead_letters, bounds):
-            letter = headers.dead_letter(key=record.key, value=record.value, headers=record.headers)
-            tally.dead_letter(letter.position)
-    return tally.report()
 
 
 def problem(report: Reconciliation) -> SluiceError | None:

@@ -221,7 +221,7 @@ def load(overrides: Mapping[str, Any] | None = None) -> Settings:
         return source(**(overrides or {}))
     except ValidationError as error:
         raise Misconfigured(
-            _problem(error), remedy="`sluice config show` lists every key"
+            _problem(error), remedy="`sluice config init PATH` writes a file with every key"
         ) from None
     except (SettingsError, ValueError) as error:
         raise Misconfigured(

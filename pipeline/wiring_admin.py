@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 
-from pipeline import codec, dlq, schema_check, topic_check
+from pipeline import dlq, schema_check, topic_check
 from pipeline.adapters import kafka_admin
 from pipeline.adapters.kafka import KafkaPublisher, KafkaReader, Record, Slice, create_topics
 from pipeline.adapters.registry import Registry
@@ -13,6 +13,7 @@ from pipeline.events import Position
 from pipeline.ports import Outgoing, Publisher
 from pipeline.ranges import Bound, Edge, Range
 from pipeline.resources import shipped
+from pipeline.schema_ids import subjects
 from pipeline.settings import Settings
 
 _SEND_AT_ONCE = 100
@@ -124,24 +125,12 @@ def _found(record: Record) -> dlq.Found | None:
     return dlq.found(at, key=record.key, value=record.value, record_headers=record.headers)
 
 
-def subjects(settings: Settings) -> dict[str, str]:
-    """The registry's subject for each schema file: the topic's name and `-value`."""
-    named = settings.topics
-    topics = {
-        codec.PROMPT: named.prompts,
-        codec.COMPLETION: named.completions,
-        codec.VERDICT: named.verdicts,
-        codec.AUDIT: named.audit,
-    }
-    return {schema: f"{topic}-value" for schema, topic in topics.items()}
-
-
 async def registered(settings: Settings) -> dict[str, int | None]:
     """The registry's id by subject, None where it lacks ours."""
     registry, ours = Registry(settings.registry), schema_check.texts(shipped("schemas"))
     return {
         subject: await registry.lookup(subject, ours[schema])
-        for schema, subject in subjects(settings).items()
+        for schema, subject in subjects(settings.topics).items()
     }
 
 
@@ -155,7 +144,7 @@ async def register(settings: Settings) -> dict[str, int]:
     registry, ours = Registry(settings.registry), schema_check.texts(shipped("schemas"))
     return {
         subject: await registry.register(subject, ours[schema])
-        for schema, subject in subjects(settings).items()
+        for schema, subject in subjects(settings.topics).items()
     }
 
 

@@ -31,6 +31,8 @@ _CHANNEL: Final = [
     ("grpc.http2.max_pings_without_data", 0),
     # Several replicas behind one name share the load; the default pins one of them.
     ("grpc.lb_policy_name", "round_robin"),
+    # A proxy of the environment is for the web, not for the inference server.
+    ("grpc.enable_http_proxy", 0),
     # A restarted server is found again in a second, not in two minutes.
     ("grpc.max_reconnect_backoff_ms", 1_000),
     ("grpc.initial_reconnect_backoff_ms", 100),

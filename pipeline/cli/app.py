@@ -49,10 +49,11 @@ def options(
 
 def main() -> None:
     """Run the command line; every error ends as one line and a documented exit code."""
-    from pipeline.cli import commands
-
-    commands.register(root)
     try:
+        # Here, so that Ctrl-C during the imports ends as quietly as later.
+        from pipeline.cli import commands
+
+        commands.register(root)
         code = root(standalone_mode=False)
     except (typer.Abort, KeyboardInterrupt):
         console.note("interrupted")

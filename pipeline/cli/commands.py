@@ -10,6 +10,7 @@ from pipeline.cli import (
     demo,
     dlq,
     doctor,
+    evaluate,
     policy,
     publish,
     reconcile,
@@ -29,6 +30,7 @@ def register(root: typer.Typer) -> None:
     root.command("publish")(publish.publish)
     root.command("verdicts")(verdicts.verdicts)
     root.command("classify")(classify.classify)
+    root.command("evaluate")(evaluate.evaluate)
     root.add_typer(dlq.app, name="dlq")
     root.command("reconcile")(reconcile.reconcile)
     root.add_typer(topics.app, name="topics")

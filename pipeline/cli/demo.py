@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline import demo as service
-from pipeline import settings, wiring
+from pipeline import settings
 from pipeline.cli import console, session, tables
 from pipeline.cli.up import explain
 from pipeline.embedded.stack import EmbeddedStack
@@ -42,7 +42,7 @@ def demo(
     shows the verdicts, reconciles, and shuts all of it down.
     """
     session.quiet()
-    wiring.run(_demo(keep=keep))
+    session.run(_demo(keep=keep))
 
 
 @contextmanager

@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from pipeline import settings, wiring
-from pipeline.cli import console
+from pipeline import settings
+from pipeline.cli import console, session
 from pipeline.embedded.stack import EmbeddedStack
 
 _TOPICS = "prompts, completions, verdicts, audit and dead letters: `sluice topics check`"
@@ -18,14 +18,16 @@ _TOPICS = "prompts, completions, verdicts, audit and dead letters: `sluice topic
 
 def up(
     workers: Annotated[int, typer.Option(min=0, max=16, help="How many workers to start.")] = 1,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Forget what an earlier run kept.")] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Forget what an earlier run kept.")
+    ] = False,
 ) -> None:
     """Start a real Kafka, a real Triton and workers on loopback, until Ctrl-C.
 
     Takes the default ports where they are free, so that `sluice publish` and
     `sluice verdicts` in another terminal find it; topics are kept in .sluice/up.
     """
-    wiring.run(_up(workers, fresh=fresh))
+    session.run(_up(workers, fresh=fresh))
 
 
 async def _up(workers: int, *, fresh: bool) -> None:

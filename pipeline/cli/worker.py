@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pipeline import settings, telemetry, wiring
+from pipeline import settings, telemetry
+from pipeline.cli import session
 
 
 def worker() -> None:
@@ -11,6 +12,8 @@ def worker() -> None:
     Settings come from sluice.toml and SLUICE_* variables: see `sluice config show`.
     Health at http://127.0.0.1:8088/livez, /readyz and /metrics.
     """
+    from pipeline import wiring_worker  # Faust takes half a second to import
+
     loaded = settings.load()
     telemetry.configure_logging(loaded.telemetry.log_level, loaded.telemetry.log_format)
-    wiring.run(wiring.run_worker(loaded))
+    session.run(wiring_worker.run_worker(loaded))

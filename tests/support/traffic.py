@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from pipeline import codec, headers, wiring
-from pipeline.adapters.kafka import KafkaPublisher, KafkaReader
+from pipeline import codec, wiring
+from pipeline.adapters.kafka import KafkaPublisher
+from pipeline.counting import Counting
 from pipeline.events import Kind, Message
 from pipeline.ports import Outgoing
-from pipeline.reconcile import Reconciliation, Span, Tally
+from pipeline.reconcile import Reconciliation
 from pipeline.settings import Settings
 
 CHUNK = 100
@@ -80,37 +81,7 @@ def _records(settings: Settings, load: Load) -> Iterator[tuple[Outgoing, bool]]:
         )
 
 
-async def outcomes(settings: Settings) -> Reconciliation:
-    """Read all inputs' bounds and every outcome, and count."""
-    named = settings.topics
-    schemas = wiring.load_schemas()
-    async with KafkaReader(settings.kafka) as reader:
-        tally = Tally(
-            [
-                Span(topic=topic, partition=part.partition, start=part.start, end=part.end)
-                for topic in (named.prompts, named.completions)
-                for part in await reader.bounds(topic)
-            ]
-        )
-        async for value in _values(reader, named.verdicts):
-            tally.verdict(codec.decode_verdict(value, schemas).source)
-        bounds = await reader.bounds(named.dead_letters)
-        async for record in reader.read(named.dead_letters, bounds):
-            letter = headers.dead_letter(key=record.key, value=record.value, headers=record.headers)
-            tally.dead_letter(letter.position)
-    return tally.report()
-
-
 async def settled(settings: Settings, *, within_s: float) -> Reconciliation:
     """The count once nothing is missing; the last one seen at the deadline."""
-    deadline_s = asyncio.get_running_loop().time() + within_s
-    while True:
-        report = await outcomes(settings)
-        if not report.total("missing") or asyncio.get_running_loop().time() > deadline_s:
-            return report
-        await asyncio.sleep(1.0)
-
-
-async def _values(reader: KafkaReader, topic: str) -> AsyncIterator[bytes]:
-    async for record in reader.read(topic, await reader.bounds(topic)):
-        yield record.value or b""
+    async with Counting.open(settings) as counting:
+        return await counting.settled(within_s=within_s)

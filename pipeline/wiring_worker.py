@@ -1,0 +1,125 @@
+"""The worker, put together: settings in, running parts out, all closed again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from pipeline import faust_app, metrics, schema_ids, wiring, worker
+from pipeline.adapters.clock import SystemClock
+from pipeline.adapters.kafka import KafkaPublisher, missing_topics
+from pipeline.adapters.registry import Registry
+from pipeline.adapters.triton import TritonClassifier
+from pipeline.conveyor import Limits
+from pipeline.dead_letters import Bound
+from pipeline.errors import Misconfigured
+from pipeline.health import Health, HealthServer
+from pipeline.moderation import Intake
+from pipeline.policy import Policy
+from pipeline.scoring import Guard
+from pipeline.selftest import VerifiedScorer
+from pipeline.settings import Settings
+from pipeline.stream import Flow, FlowLimits, Topics, add_agents
+
+_CHECKS = ("guard", "partitions")
+
+
+async def run_worker(settings: Settings) -> None:
+    """Run a worker until SIGTERM, SIGINT or an error it cannot go on from."""
+    guards, policy, schemas = (
+        wiring.load_guards(settings.guards),
+        wiring.load_policy(settings),
+        wiring.load_schemas(),
+    )
+    wiring.check_policy(policy, guards)
+    await schema_ids.adopt(schemas, settings)
+    await _require_topics(settings)
+    health, clock, stop = Health(_CHECKS), SystemClock(), worker.Stop()
+    server = HealthServer(health, host=settings.worker.http_host, port=settings.worker.http_port)
+    with server, TemporaryDirectory(prefix="sluice-") as scratch:
+        async with (
+            TritonClassifier(settings.triton) as triton,
+            KafkaPublisher(
+                settings.kafka, max_message_bytes=settings.topics.max_message_bytes
+            ) as publisher,
+        ):
+            scorer = VerifiedScorer(wiring.scorer(guards, triton, settings, clock), triton, health)
+            flow = Flow(
+                topics=topics(settings),
+                schemas=schemas,
+                registry=Registry(settings.registry) if settings.registry.url else None,
+                policy=policy,
+                scorer=scorer,
+                publisher=publisher,
+                health=health,
+                clock=clock,
+                limits=flow_limits(settings),
+                worker_id=settings.worker.id,
+                crash=stop.crash,
+            )
+            app = faust_app.create(settings.kafka, data=Path(scratch), health=health)
+            app.flow = flow
+            add_agents(app, flow.topics, flow)
+            _announce(policy, guards)
+            await worker.run(
+                app,
+                flow,
+                scorer,
+                health=health,
+                clock=clock,
+                stop=stop,
+                drain_s=settings.worker.drain_s,
+            )
+
+
+def topics(settings: Settings) -> Topics:
+    """The topics' names, as the flow needs them."""
+    named = settings.topics
+    return Topics(
+        prompts=named.prompts,
+        completions=named.completions,
+        verdicts=named.verdicts,
+        audit=named.audit,
+        dead_letters=named.dead_letters,
+    )
+
+
+def flow_limits(settings: Settings) -> FlowLimits:
+    """The flow's bounds; a value may hold a text, a prompt and some room for the rest."""
+    limits, batch = settings.limits, settings.worker
+    return FlowLimits(
+        conveyor=Limits(
+            batch_messages=batch.batch_messages,
+            batch_bytes=batch.batch_bytes,
+            batches_in_flight=batch.batches_in_flight,
+            buffer_messages=batch.buffer_messages,
+            linger_s=batch.linger_ms / 1000,
+        ),
+        intake=Intake(max_text_bytes=limits.max_text_bytes, max_future_s=limits.max_future_s),
+        dead_letters=Bound(
+            window=limits.dead_letter_window,
+            count=limits.dead_letter_count,
+            ratio=limits.dead_letter_ratio,
+        ),
+        drain_s=batch.drain_s,
+        poison_attempts=batch.poison_attempts,
+        # JSON may escape every character of both texts as six bytes.
+        max_value_bytes=limits.max_text_bytes * 12 + 64 * 1024,
+    )
+
+
+async def _require_topics(settings: Settings) -> None:
+    missing = await missing_topics(settings.kafka, settings.topics)
+    if missing:
+        raise Misconfigured(
+            f"there is no topic {missing[0]!r} at {settings.kafka.bootstrap_servers}",
+            remedy="Run `sluice topics create`",
+        )
+
+
+def _announce(policy: Policy, guards: list[Guard]) -> None:
+    ref = policy.ref
+    metrics.POLICY.info({"id": ref.id, "version": ref.version, "digest": ref.digest})
+    for guard in guards:
+        card = guard.card
+        metrics.GUARD.labels(card.name, card.version, card.digest).set(1)
