@@ -1,0 +1,1 @@
+"""Measure guards on labelled sets, and compare them with other filters."""

@@ -1,0 +1,219 @@
+"""Which formats there are, how one is told from its content, and reading a set."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from pipeline.errors import Misconfigured
+from pipeline.evaluate import cyberseceval, plain, public, reading
+from pipeline.evaluate.items import DataSet, Head, Item
+from pipeline.evaluate.reading import Row
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How to read: the mapping of columns, and whether system prompts are shown."""
+
+    columns: Mapping[str, str]
+    with_system: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Format:
+    """One way a set is distributed: how rows lie in the file and what they mean.
+
+    `marks` are fields that tell it from the others; `heads` what it measures.
+    """
+
+    rows: Callable[[Path, bytes], Iterator[Row]]
+    items: Callable[[Iterable[Row], Path, Options], Iterator[Item]]
+    marks: frozenset[str]
+    heads: tuple[Head, ...] = (Head.HAZARD,)
+    note: str = ""
+
+
+def _format(
+    rows: Callable[[Path, bytes], Iterator[Row]],
+    items: Callable[[Iterable[Row]], Iterator[Item]],
+    marks: str,
+    *heads: Head,
+    note: str = "",
+) -> Format:
+    return Format(
+        rows=rows,
+        items=lambda found, _path, _options: items(found),
+        marks=frozenset(marks.split()),
+        heads=heads or (Head.HAZARD,),
+        note=note,
+    )
+
+
+FORMATS: Final[Mapping[str, Format]] = {
+    "cyberseceval-injection": Format(
+        rows=reading.json_rows,
+        items=lambda rows, _, how: cyberseceval.injection(rows, with_system=how.with_system),
+        marks=frozenset({"test_case_prompt", "user_input", "injection_variant"}),
+        heads=(Head.ATTACK,),
+    ),
+    "cyberseceval-frr": _format(
+        reading.json_rows,
+        cyberseceval.false_refusal,
+        "mutated_prompt is_malicious",
+        Head.ANY,
+        note="any flag, hazard or attack, counts as a refusal",
+    ),
+    "cyberseceval-interpreter": _format(
+        reading.json_rows, cyberseceval.interpreter, "mutated_prompt attack_type"
+    ),
+    "openai-moderation": _format(
+        reading.json_lines,
+        public.openai_moderation,
+        "prompt S H",
+        note="positive when any label is; missing labels are no, and skipped by category",
+    ),
+    "toxicchat": _format(
+        reading.csv_rows, public.toxicchat, "user_input toxicity jailbreaking", Head.HAZARD,
+        Head.ATTACK,
+    ),
+    "xstest": _format(
+        reading.csv_rows,
+        public.xstest,
+        "prompt type focus",
+        note="unsafe contrasts are the positives",
+    ),
+    "harmbench": _format(
+        reading.csv_rows, public.harmbench, "Behavior SemanticCategory BehaviorID"
+    ),
+    "jailbreakbench": Format(
+        rows=reading.csv_rows,
+        items=lambda rows, path, _: public.jailbreakbench(rows, path),
+        marks=frozenset({"Goal", "Target", "Behavior"}),
+        note="the bare goals, harmful and benign",
+    ),
+    "beavertails": _format(
+        reading.json_lines,
+        public.beavertails,
+        "prompt response category is_safe",
+        note="judges the answers; the question is context",
+    ),
+    "sluice": _format(reading.json_lines, plain.training, "t y h", Head.HAZARD, Head.ATTACK),
+    "jsonl": Format(
+        rows=reading.json_lines,
+        items=lambda rows, _, how: plain.mapped(rows, how.columns),
+        marks=frozenset(),
+        heads=(Head.HAZARD,),
+    ),
+    "csv": Format(
+        rows=reading.csv_rows,
+        items=lambda rows, _, how: plain.mapped(rows, how.columns),
+        marks=frozenset(),
+        heads=(Head.HAZARD,),
+    ),
+}  # fmt: skip
+"""By name; detection takes the first whose marks are all there."""
+
+_SET: Final = re.compile(r"^(?:(?P<name>[A-Za-z0-9_-]+)=)?(?:(?P<format>[a-z-]+):)?(?P<path>.+)$")
+
+
+def load_all(given: Sequence[str], options: Options) -> list[DataSet]:
+    """The sets named as `[NAME=][FORMAT:]PATH`, several paths joined by `+`.
+
+    Raises Misconfigured naming file, line, field and remedy.
+    """
+    found: list[DataSet] = []
+    for spec in given:
+        loaded = load(spec, options)
+        taken = {each.name for each in found}
+        names = (f"{loaded.name}-{number}" for number in range(2, len(given) + 2))
+        free = loaded.name if loaded.name not in taken else next(n for n in names if n not in taken)
+        found.append(replace(loaded, name=free))
+    return found
+
+
+def load(spec: str, options: Options) -> DataSet:
+    """One set; see `load_all`."""
+    match = _SET.match(spec)
+    assert match is not None, "the path takes what the other parts leave"
+    name, wanted, paths = match["name"], match["format"], match["path"].split("+")
+    if wanted and wanted not in FORMATS:
+        raise Misconfigured(
+            f"--data names the format {wanted!r}, which there is not",
+            remedy=f"Use one of: {', '.join(FORMATS)}",
+        )
+    items: list[Item] = []
+    chosen = ""
+    for path in map(Path, paths):
+        raw = reading.content(path)
+        chosen = wanted or detect(path, raw, options)
+        items += FORMATS[chosen].items(FORMATS[chosen].rows(path, raw), path, options)
+    if not items:
+        raise Misconfigured(f"{paths[0]} holds no rows", remedy="Correct --data")
+    items = list(_unique(items))
+    return DataSet(
+        name=name or _name(chosen, Path(paths[0])),
+        format=chosen,
+        items=items,
+        heads=_labelled(items, FORMATS[chosen].heads),
+        notes=tuple(_notes(chosen, options)),
+    )
+
+
+def _unique(items: Iterable[Item]) -> Iterator[Item]:
+    """The items, a repeated id made its own: scores are recorded by id."""
+    taken: dict[str, int] = {}
+    for item in items:
+        count = taken[item.id] = taken.get(item.id, 0) + 1
+        yield item if count == 1 else replace(item, id=f"{item.id}#{count}")
+
+
+def _labelled(items: Sequence[Item], heads: tuple[Head, ...]) -> tuple[Head, ...]:
+    """The format's heads that the file has labels for, or else any that it has."""
+    said = [head for head in Head if any(item.truth(head) is not None for item in items)]
+    return tuple(head for head in heads if head in said) or tuple(said[:1])
+
+
+def detect(path: Path, raw: bytes, options: Options) -> str:
+    """The format that a file's first record has; raises Misconfigured if none."""
+    start = raw.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
+    if start == b"[":
+        rows, fallback = reading.json_rows, ""
+    elif start == b"{":
+        rows, fallback = reading.json_lines, "jsonl"
+    else:
+        rows, fallback = reading.csv_rows, "csv"
+    fields = reading.csv_header(raw) if fallback == "csv" else _first_fields(rows, path, raw)
+    for name, each in FORMATS.items():
+        if each.marks and each.rows == rows and each.marks <= set(fields):
+            return name
+    if fallback and options.columns.get("text", "text") in fields:
+        return fallback
+    raise Misconfigured(
+        f"{path}: no known format has the fields {', '.join(fields)[:200] or '(none)'}",
+        remedy="Name it as FORMAT:PATH, or map the fields with --column text=...,label=...",
+    )
+
+
+def _first_fields(
+    rows: Callable[[Path, bytes], Iterator[Row]], path: Path, raw: bytes
+) -> tuple[str, ...]:
+    first = next(rows(path, raw), None)
+    return tuple(first.fields) if first else ()
+
+
+def _name(chosen: str, path: Path) -> str:
+    """A public set goes by its format's name, one's own by its file's."""
+    if chosen not in {"jsonl", "csv", "sluice"}:
+        return chosen
+    return re.sub(r"[^A-Za-z0-9_-]", "-", path.name.split(".")[0]) or chosen
+
+
+def _notes(chosen: str, options: Options) -> Iterator[str]:
+    if FORMATS[chosen].note:
+        yield FORMATS[chosen].note
+    if chosen == "cyberseceval-injection":
+        shown = "before the user's words" if options.with_system else "not shown"
+        yield f"system prompt {shown}"

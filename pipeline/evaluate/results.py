@@ -1,0 +1,255 @@
+"""The figures of one contender on one set for one head."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from pipeline.evaluate import intervals, measures
+from pipeline.evaluate.contenders import Answer
+from pipeline.evaluate.intervals import Interval
+from pipeline.evaluate.items import HAZARDS, Head, Item
+from pipeline.evaluate.measures import Array, Ranking
+from pipeline.evaluate.runs import Run, Speed
+
+SMALL_GROUP: Final = 5
+"""Groups of fewer positives get no figure of their own: it would be noise."""
+CURVE_POINTS: Final = 400
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """A value with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Figures of the items of one category or language; None where there is none.
+
+    `recall` and `fpr` are of the overall flag; a category's `auprc` and
+    `roc_auc` are of its own score, where the contender gives one.
+    """
+
+    name: str
+    items: int
+    positives: int
+    auprc: float | None = None
+    roc_auc: float | None = None
+    recall: float | None = None
+    fpr: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """The items of a run that count for a head, with their scores."""
+
+    items: Sequence[Item]
+    answers: Sequence[Answer]
+    ranking: Ranking
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """Everything known about one contender on one set for one head."""
+
+    key: str
+    run: Run
+    head: Head
+    point: str
+    judged: Judged
+    unscored: int
+    partly: int
+    figures: Mapping[str, Figure]
+    calibration_error: float | None
+    categories: Sequence[Group]
+    languages: Sequence[Group]
+
+    @property
+    def guard(self) -> str:
+        """The contender's name."""
+        return self.run.contender.name
+
+    @property
+    def items(self) -> int:
+        """Items with a label and a score."""
+        return len(self.judged.items)
+
+    @property
+    def positives(self) -> int:
+        """Positives among them."""
+        return int(self.judged.ranking.truth.sum())
+
+    @property
+    def speeds(self) -> Sequence[Speed]:
+        """Speed by length bucket."""
+        return self.run.speeds
+
+    def curve(self) -> tuple[Array, Array]:
+        """Recall and precision, thinned to what a picture can show."""
+        counts = self.judged.ranking.count()
+        recall = counts.tp[0] / max(counts.positives[0], 1.0)
+        precision = counts.tp[0] / (counts.tp[0] + counts.fp[0])
+        shown = np.unique(np.linspace(0, len(recall) - 1, CURVE_POINTS).astype(int))
+        return recall[shown], precision[shown]
+
+
+def measure(run: Run, head: Head, *, draws: int = intervals.DRAWS) -> Measured | None:
+    """The figures of a run for a head; None where no item is labelled for it."""
+    labelled = [
+        (item, answer, truth)
+        for item, answer in zip(run.data.items, run.answers, strict=True)
+        if (truth := item.truth(head)) is not None
+    ]
+    scored = [each for each in labelled if each[1].score(head) is not None]
+    if not scored:
+        return None
+    judged = _judged(run, head, scored)
+    return Measured(
+        key=run.data.name if head is run.data.heads[0] else f"{run.data.name}-{head.value}",
+        run=run,
+        head=head,
+        point=run.contender.point.words(head),
+        judged=judged,
+        unscored=len(labelled) - len(scored),
+        partly=sum(answer.problem == "partly-scanned" for _, answer, _ in scored),
+        figures=dict(_figures(judged.ranking, draws)),
+        calibration_error=_calibration_error(judged.ranking),
+        categories=list(_categories(judged)) if head is not Head.ATTACK else [],
+        languages=list(_languages(judged)),
+    )
+
+
+def _judged(run: Run, head: Head, scored: Sequence[tuple[Item, Answer, bool]]) -> Judged:
+    point = run.contender.point
+    return Judged(
+        items=[item for item, _, _ in scored],
+        answers=[answer for _, answer, _ in scored],
+        ranking=Ranking(
+            np.array([answer.score(head) for _, answer, _ in scored], dtype=np.float64),
+            np.array([truth for _, _, truth in scored], dtype=np.bool_),
+            np.array([point.flags(answer, head) for _, answer, _ in scored], dtype=np.bool_),
+        ),
+    )
+
+
+def _figures(ranking: Ranking, draws: int) -> Iterator[tuple[str, Figure]]:
+    """Each figure that exists; shares with Wilson's interval, the others with draws."""
+    values = measures.figures(ranking.count())
+    both = 0 < ranking.truth.sum() < len(ranking)
+    spans = intervals.bootstrap(ranking, count=draws) if both else {}
+    spans |= {
+        "recall": _share(ranking, ranking.truth),
+        "fpr": _share(ranking, ~ranking.truth),
+    }
+    for name, (value, *_) in values.items():
+        if not math.isnan(value):
+            low, high = spans[name]
+            yield name, Figure(value=float(value), low=low, high=high)
+
+
+def _share(ranking: Ranking, chosen: measures.Flags) -> Interval:
+    return intervals.wilson(int((ranking.flagged & chosen).sum()), int(chosen.sum()))
+
+
+def _calibration_error(ranking: Ranking) -> float | None:
+    """Only where both classes are: elsewhere it would measure the set's choice."""
+    if not 0 < ranking.truth.sum() < len(ranking):
+        return None
+    return measures.calibration_error(ranking.scores, ranking.truth)
+
+
+def _categories(judged: Judged) -> Iterator[Group]:
+    """Each category with positives, against items known not to be of it."""
+    ranking = judged.ranking
+    for code in HAZARDS:
+        said = np.array([item.categories.get(code) is not None for item in judged.items])
+        truth = np.array([bool(item.categories.get(code)) for item in judged.items])
+        if not truth.any():
+            continue
+        scores = np.array([answer.scores.get(code, np.nan) for answer in judged.answers])
+        usable = said & ~np.isnan(scores)
+        yield Group(
+            name=code,
+            items=int(said.sum()),
+            positives=int(truth.sum()),
+            auprc=_ranked(measures.auprc, scores, truth, usable),
+            roc_auc=_ranked(measures.roc_auc, scores, truth, usable),
+            recall=float(ranking.flagged[truth].mean()),
+        )
+
+
+def _ranked(
+    measure_of: Callable[[measures.Counts], Array],
+    scores: Array,
+    truth: measures.Flags,
+    usable: measures.Flags,
+) -> float | None:
+    """A figure of the usable rows, None with too few of either class."""
+    positives = int((truth & usable).sum())
+    if positives < SMALL_GROUP or int(usable.sum()) - positives < SMALL_GROUP:
+        return None
+    picked = Ranking(scores[usable], truth[usable], truth[usable])
+    return float(measure_of(picked.count())[0])
+
+
+def _languages(judged: Judged) -> Iterator[Group]:
+    """Each language of a set that has more than one, most frequent first."""
+    names = np.array([item.language or "(unknown)" for item in judged.items])
+    found, counts = np.unique(names, return_counts=True)
+    if len(found) < 2:
+        return
+    ranking = judged.ranking
+    for name in found[np.argsort(-counts, kind="stable")]:
+        here = names == name
+        truth = ranking.truth & here
+        negatives = here & ~ranking.truth
+        yield Group(
+            name=str(name),
+            items=int(here.sum()),
+            positives=int(truth.sum()),
+            auprc=_ranked(measures.auprc, ranking.scores, truth, here),
+            roc_auc=_ranked(measures.roc_auc, ranking.scores, truth, here),
+            recall=float(ranking.flagged[truth].mean()) if truth.any() else None,
+            fpr=float(ranking.flagged[negatives].mean()) if negatives.any() else None,
+        )
+
+
+def confusion(measured: Measured) -> tuple[list[str], list[str], Array]:
+    """Rows, columns, counts: labelled category by the highest score of those flagged.
+
+    The last column is "not flagged"; the first row the safe items. Items that
+    name several categories count once in each. Empty where the contender gives
+    no category scores.
+    """
+    judged = measured.judged
+    if not any(answer.category for answer in judged.answers):
+        return [], [], np.zeros((0, 0))
+    counted: dict[tuple[str, str], int] = {}
+    rows = zip(judged.items, judged.answers, judged.ranking.flagged, strict=True)
+    for item, answer, flagged in rows:
+        column = answer.category if flagged else _NOT
+        for row in _named(item, measured.head):
+            counted[row, column] = counted.get((row, column), 0) + 1
+    order = [_SAFE, *HAZARDS, _OTHER]
+    names = [row for row in order if any(key[0] == row for key in counted)]
+    columns = [c for c in (*HAZARDS, _NOT) if any(key[1] == c for key in counted)]
+    matrix = np.array([[counted.get((row, c), 0) for c in columns] for row in names], float)
+    return names, columns, matrix
+
+
+_SAFE, _OTHER, _NOT = "safe", "other", "not flagged"
+
+
+def _named(item: Item, head: Head) -> list[str]:
+    """The rows that an item belongs to."""
+    if not item.truth(head):
+        return [_SAFE]
+    return [code for code, value in item.categories.items() if value] or [_OTHER]
