@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from pathlib import Path
 
 import pytest
@@ -123,11 +124,18 @@ async def test_memory_stays_flat_while_triton_is_away(tmp_path: Path) -> None:
 async def test_soak_with_the_default_guard(tmp_path: Path) -> None:
     """20,000 messages, three SIGKILLs of the worker and one of Triton: all accounted for."""
     load = Load(messages=20_000, malformed=0.02, per_second=150)
-    async with stacks.open_stack(tmp_path) as (stack, at):
-        async with stacks.Memory(lambda: stack.workers[0].pid if stack.workers else 0) as memory:
-            report, malformed = await _run_through_crashes(stack, at, load, kills=3, within_s=900)
-    print(f"\ninputs {report.total('inputs'):,}, verdicts {report.total('verdicts'):,},")
-    print(f"dead letters {report.total('dead_letters'):,}, repeats {report.total('repeats'):,}")
-    print(f"worker memory in MiB: {[round(memory.at(s / 10)) for s in range(1, 11)]}")
+    workers: list[EmbeddedWorker] = []
+    async with (
+        stacks.open_stack(tmp_path) as (stack, at),
+        stacks.Memory(lambda: workers[0].pid if workers else None) as memory,
+    ):
+        workers = stack.workers
+        report, malformed = await _run_through_crashes(stack, at, load, kills=3, within_s=900)
+    sys.stderr.write(
+        f"\ninputs {report.total('inputs'):,}, distinct verdicts {report.total('verdicts'):,},"
+        f" dead letters {report.total('dead_letters'):,}, repeats {report.total('repeats'):,}\n"
+        f"worker memory by tenth of the run, MiB:"
+        f" {[round(memory.at(tenth / 10)) for tenth in range(1, 11)]}\n"
+    )
     _assert_accounted(report, load, malformed)
     assert memory.highest - memory.at(0.2) < 60

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Self
 
 import psutil
 
@@ -50,7 +52,7 @@ class Memory:
         self._every_s = every_s
         self.samples: list[tuple[float, float]] = []
 
-    async def __aenter__(self) -> Memory:
+    async def __aenter__(self) -> Self:
         """Begin to sample."""
         self._task = asyncio.create_task(self._sample())
         return self
@@ -75,10 +77,8 @@ class Memory:
 
     async def _sample(self) -> None:
         while True:
-            try:
-                rss = psutil.Process(self._pid()).memory_info().rss
-            except psutil.NoSuchProcess:
-                rss = 0
-            if rss:
-                self.samples.append((time.monotonic(), rss / 2**20))
+            if (pid := self._pid()) is not None and psutil.pid_exists(pid):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    rss = psutil.Process(pid).memory_info().rss
+                    self.samples.append((time.monotonic(), rss / 2**20))
             await asyncio.sleep(self._every_s)
