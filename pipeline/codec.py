@@ -12,7 +12,7 @@ import io
 import json
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -29,6 +29,7 @@ from pipeline.events import (
     GuardRef,
     Kind,
     Message,
+    Outcome,
     PolicyRef,
     Position,
     Retention,
@@ -56,7 +57,7 @@ class Schemas:
     by_name: dict[str, Schema]
     by_id: dict[int, Schema]
     ids: dict[str, int]
-    subjects: dict[str, str] = field(default_factory=dict)
+    audit_rest: Schema
 
     def learn(self, schema_id: int, text: str) -> None:
         """Add a writer schema that a registry returned; raises ValueError."""
@@ -81,6 +82,7 @@ def load_schemas(folder: Path) -> Schemas:
             for name in (PROMPT, COMPLETION, VERDICT, AUDIT)
         }
         by_id = {int(key): by_name[entry["schema"]] for key, entry in listing.items()}
+        audit_rest = _without_verdict(json.loads((folder / AUDIT).read_text()))
     except Exception as error:  # missing file, bad JSON or bad Avro: one remedy for all
         raise Misconfigured(
             f"the schemas in {folder} cannot be read: {error}",
@@ -90,8 +92,16 @@ def load_schemas(folder: Path) -> Schemas:
         by_name=by_name,
         by_id=by_id,
         ids={entry["schema"]: int(key) for key, entry in listing.items()},
-        subjects={entry["schema"]: entry["subject"] for entry in listing.values()},
+        audit_rest=audit_rest,
     )
+
+
+def _without_verdict(audit: dict[str, Any]) -> Schema:
+    """The audit schema after its first field, which must be the verdict."""
+    first, *rest = audit["fields"]
+    if first["name"] != "verdict":
+        raise ValueError("the first field of an audit event must be its verdict")
+    return fastavro.parse_schema({**audit, "name": "AuditEventRest", "fields": rest}, {})
 
 
 def frame_id(value: bytes) -> int:
@@ -159,10 +169,28 @@ def encode_verdict(verdict: Verdict, schemas: Schemas) -> bytes:
     return _write(_verdict_record(verdict), VERDICT, schemas)
 
 
+def encode_outcome(outcome: Outcome, schemas: Schemas) -> tuple[bytes, bytes]:
+    """The frames of a verdict and of its audit event.
+
+    Avro writes a nested record in place (specification, "Records"), so the
+    audit event is the verdict's body and then its own fields: the verdict,
+    which is most of both, is encoded once.
+    """
+    verdict = encode_verdict(outcome.verdict, schemas)
+    out = io.BytesIO()
+    out.write(_FRAME.pack(MAGIC, schemas.ids[AUDIT]))
+    out.write(verdict[_FRAME.size :])
+    fastavro.schemaless_writer(out, schemas.audit_rest, _audit_rest(outcome.audit))
+    return verdict, out.getvalue()
+
+
 def encode_audit(audit: AuditEvent, schemas: Schemas) -> bytes:
     """The framed Avro of an audit event."""
-    record = {
-        "verdict": _verdict_record(audit.verdict),
+    return encode_outcome(Outcome(verdict=audit.verdict, audit=audit), schemas)[1]
+
+
+def _audit_rest(audit: AuditEvent) -> dict[str, Any]:
+    return {
         "content_hash": audit.content_hash,
         "retention": audit.retention.value,
         "content": audit.content,
@@ -179,7 +207,6 @@ def encode_audit(audit: AuditEvent, schemas: Schemas) -> bytes:
         "worker_id": audit.worker_id,
         "attempt": audit.attempt,
     }
-    return _write(record, AUDIT, schemas)
 
 
 def decode_verdict(value: bytes, schemas: Schemas) -> Verdict:

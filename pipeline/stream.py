@@ -164,6 +164,7 @@ class Flow:
         self._limits = limits
         self._patience = limits.poison_attempts
         self._worker_id = worker_id
+        self._source = f"sluice/{worker_id}"
         self._crash = crash
         self._budget = Budget(limits.dead_letters)
         self.ledger = Ledger()
@@ -403,31 +404,23 @@ class Flow:
         metrics.IN_FLIGHT.set(len(self.ledger))
 
     def _records(self, outcome: Outcome) -> tuple[Outgoing, Outgoing]:
-        verdict = outcome.verdict
-        key = verdict.message_id.encode()
-
-        def record(topic: str, type: str, value: bytes) -> Outgoing:
-            stamped = headers.event(
-                id=verdict.verdict_id,
-                type=type,
-                source=f"sluice/{self._worker_id}",
-                time=verdict.emitted_at,
-                trace=outcome.headers,
-            )
-            return Outgoing(topic=topic, key=key, value=value, headers=stamped)
-
+        verdict_frame, audit_frame = codec.encode_outcome(outcome, self._schemas)
         return (
-            record(
-                self.topics.verdicts,
-                "moderation.verdict.v1",
-                codec.encode_verdict(verdict, self._schemas),
-            ),
-            record(
-                self.topics.audit,
-                "moderation.audit.v1",
-                codec.encode_audit(outcome.audit, self._schemas),
-            ),
+            self._record(outcome, self.topics.verdicts, "moderation.verdict.v1", verdict_frame),
+            self._record(outcome, self.topics.audit, "moderation.audit.v1", audit_frame),
         )
+
+    def _record(self, outcome: Outcome, topic: str, type: str, value: bytes) -> Outgoing:
+        verdict = outcome.verdict
+        stamped = headers.event(
+            id=verdict.verdict_id,
+            type=type,
+            source=self._source,
+            time=verdict.emitted_at,
+            trace=outcome.headers,
+        )
+        key = verdict.message_id.encode()
+        return Outgoing(topic=topic, key=key, value=value, headers=stamped)
 
     def _dead_letter(self, inbound: Inbound, error: Rejected) -> Outgoing:
         letter = DeadLetter(

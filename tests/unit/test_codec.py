@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from pipeline import codec
 from pipeline.errors import Misconfigured, Reason, Rejected
-from pipeline.events import AuditEvent, Kind, Message, Verdict
+from pipeline.events import AuditEvent, Kind, Message, Outcome, Verdict
 from pipeline.resources import shipped
 
 from . import strategies
@@ -220,3 +220,25 @@ def test_an_unknown_action_from_the_future_is_read_as_unknown(verdict: Verdict) 
     fastavro.schemaless_writer(out, schemas.by_id[78], record)
     value = b"\x00\x00\x00\x00\x4e" + out.getvalue()
     assert codec.decode_verdict(value, schemas).action == "UNKNOWN"
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow])
+@given(strategies.audits)
+def test_an_outcome_is_encoded_as_its_schemas_say(event: AuditEvent) -> None:
+    """The shared encoding equals what the full schemas give, byte for byte."""
+    outcome = Outcome(verdict=event.verdict, audit=event)
+    verdict, audit = codec.encode_outcome(outcome, SCHEMAS)
+    assert codec.decode_audit(audit, SCHEMAS) == event
+    assert audit[5:] == _plainly(codec.AUDIT, _record_of(audit))
+    assert verdict[5:] == _plainly(codec.VERDICT, _record_of(audit)["verdict"])
+
+
+def _record_of(frame: bytes) -> dict[str, Any]:
+    schema = SCHEMAS.by_name[codec.AUDIT]
+    return dict(fastavro.schemaless_reader(io.BytesIO(frame[5:]), schema, schema))
+
+
+def _plainly(name: str, record: dict[str, Any]) -> bytes:
+    out = io.BytesIO()
+    fastavro.schemaless_writer(out, SCHEMAS.by_name[name], record)
+    return out.getvalue()
