@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 KEEP ?=
 
-.PHONY: help demo test check fmt soak guard clean
+.PHONY: help demo test test-guards check fmt soak guard clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -31,6 +31,14 @@ demo: $(VENV)/.embedded ## Run the main job on a real Kafka and a real Triton, t
 
 test: $(VENV)/.dev ## Run the test suite
 	$(BIN)/python -m pytest -m "not soak and not guards"
+
+$(VENV)/.guards: $(VENV)/.dev pyproject.toml
+	@echo "installing PyTorch and TensorRT's builder into $(VENV) (6 GB, once)"
+	$(PIP) -e '.[guards,train]'
+	@touch $@
+
+test-guards: $(VENV)/.guards ## Run the tests of export, compile and training; they need PyTorch
+	$(BIN)/python -m pytest -m guards
 
 soak: $(VENV)/.dev ## Run the long crash test: 20,000 messages, SIGKILLs, an outage
 	$(BIN)/python -m pytest -m soak -s

@@ -11,6 +11,7 @@ from pipeline.cli import (
     dlq,
     doctor,
     evaluate,
+    guard,
     policy,
     publish,
     reconcile,
@@ -31,6 +32,7 @@ def register(root: typer.Typer) -> None:
     root.command("verdicts")(verdicts.verdicts)
     root.command("classify")(classify.classify)
     root.command("evaluate")(evaluate.evaluate)
+    root.add_typer(guard.app, name="guard")
     root.add_typer(dlq.app, name="dlq")
     root.command("reconcile")(reconcile.reconcile)
     root.add_typer(topics.app, name="topics")

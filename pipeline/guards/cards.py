@@ -234,6 +234,12 @@ def sha256(*parts: bytes) -> str:
     return "sha256:" + digest.hexdigest()
 
 
+def sha256_of(path: Path) -> str:
+    """`sha256:` and the hex digest of a file of any size."""
+    with path.open("rb") as file:
+        return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _card(folder: Path, document: _Document, raw: bytes) -> Card:
     guard, shape = document.guard, document.input
     return Card(

@@ -1,7 +1,7 @@
-"""Serve the default guard's ONNX graph from Triton's python backend.
+"""Serve a guard's ONNX graph from Triton's python backend.
 
 Tensors only: `input_ids` and `attention_mask` INT64 [rows, length] in,
-`logits` FP32 [rows, 17] out. Texts never reach this process.
+`logits` FP32 [rows, classes] out. Texts never reach this process.
 """
 
 from __future__ import annotations
@@ -34,6 +34,9 @@ class TritonPythonModel:
         self.session = ort.InferenceSession(
             str(weights), _options(threads), providers=["CPUExecutionProvider"]
         )
+        _check_data(weights, self.session.get_modelmeta().custom_metadata_map)
+        self.max_tokens = int(_parameter(parameters, "max_tokens", "128"))
+        self.vocabulary = int(_parameter(parameters, "vocabulary", "30522"))
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer each request; a bad one gets an error of its own."""
@@ -41,7 +44,7 @@ class TritonPythonModel:
         shapes: dict[int, list[tuple[int, Any, Any]]] = {}
         for place, request in enumerate(requests):
             try:
-                ids, mask = _tensors(request)
+                ids, mask = _tensors(request, self.max_tokens, self.vocabulary)
             except ValueError as error:
                 answers[place] = _failure(str(error))
             else:
@@ -93,12 +96,30 @@ def _check_digest(weights: Path, expected: str) -> None:
         raise pb_utils.TritonModelException(
             f"{weights.name} is missing from the model folder; restore it or run 'make guard'"
         )
-    found = "sha256:" + hashlib.sha256(weights.read_bytes()).hexdigest()
+    found = _digest(weights)
     if found != expected:
         raise pb_utils.TritonModelException(
             f"{weights.name} has digest {found} but config.pbtxt names {expected or 'none'}; "
             "restore the weights, or write the new digest to config.pbtxt and card.toml"
         )
+
+
+def _check_data(weights: Path, metadata: dict[str, str]) -> None:
+    """Refuse weights beside the graph that are not the ones the graph names."""
+    data = weights.with_name(weights.name + ".data")
+    if "data_sha256" in metadata and _digest(data) != metadata["data_sha256"]:
+        raise pb_utils.TritonModelException(
+            f"{data.name} is not what {weights.name} names; export the guard again"
+        )
+
+
+def _digest(path: Path) -> str:
+    """`sha256:` and the hex digest of a file of any size."""
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while part := file.read(1 << 20):
+            digest.update(part)
+    return "sha256:" + digest.hexdigest()
 
 
 def _options(threads: int) -> Any:
@@ -111,16 +132,16 @@ def _options(threads: int) -> Any:
     return options
 
 
-def _tensors(request: Any) -> tuple[Any, Any]:
+def _tensors(request: Any, max_tokens: int, vocabulary: int) -> tuple[Any, Any]:
     """Take both inputs; raise ValueError on a shape the graph cannot run."""
     ids = pb_utils.get_input_tensor_by_name(request, "input_ids").as_numpy()
     mask = pb_utils.get_input_tensor_by_name(request, "attention_mask").as_numpy()
     if ids.shape != mask.shape:
         raise ValueError(f"input_ids is {ids.shape} but attention_mask is {mask.shape}")
-    if not 1 <= ids.shape[1] <= 128:
-        raise ValueError(f"windows hold 1 to 128 tokens, this one {ids.shape[1]}")
-    if ids.size and (ids.min() < 0 or ids.max() >= 30522):
-        raise ValueError("input_ids holds a token id outside 0..30521")
+    if not 1 <= ids.shape[1] <= max_tokens:
+        raise ValueError(f"windows hold 1 to {max_tokens} tokens, this one {ids.shape[1]}")
+    if ids.size and (ids.min() < 0 or ids.max() >= vocabulary):
+        raise ValueError(f"input_ids holds a token id outside 0..{vocabulary - 1}")
     return ids, mask
 
 
