@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
 from pipeline.guards.data import Example
 from pipeline.windows import WindowSpec, cut
 

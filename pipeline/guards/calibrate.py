@@ -23,6 +23,9 @@ FALSE_POSITIVES = {
     "strict": {"unsafe": 0.10, "injection": 0.03, "jailbreak": 0.03},
 }
 CATEGORY_FALSE_POSITIVES = {"balanced": 0.01, "strict": 0.03}
+# Dev's harmless texts are easy, and 1% of them cross at scores like 0.03, which
+# unfamiliar texts reach by chance: no threshold goes below these.
+LOWEST = {"balanced": 0.5, "strict": 0.25}
 
 
 def for_fitting(rows: Sequence[Example]) -> NDArray[np.bool_]:
@@ -59,7 +62,7 @@ def _platt_one(logits: Array, targets: Array) -> tuple[float, float]:
 
 
 def operating_points(values: Array, targets: Array, weights: Array) -> dict[str, dict[str, float]]:
-    """Thresholds per label that keep false positives at the stated share."""
+    """Thresholds per label: the stated false positives, or fewer."""
     points: dict[str, dict[str, float]] = {}
     for name, shares in FALSE_POSITIVES.items():
         points[name] = {}
@@ -67,5 +70,5 @@ def operating_points(values: Array, targets: Array, weights: Array) -> dict[str,
             negative = (weights[:, index] > 0) & (targets[:, index] == 0)
             share = shares.get(label, CATEGORY_FALSE_POSITIVES[name])
             cut = float(np.quantile(values[negative, index], 1.0 - share))
-            points[name][label] = round(min(max(cut, 0.01), 0.99), 4)
+            points[name][label] = round(min(max(cut, LOWEST[name]), 0.99), 4)
     return points

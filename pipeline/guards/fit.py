@@ -32,7 +32,7 @@ class Recipe:
     """Everything that decides the result apart from the data."""
 
     seed: int = 20261123
-    epochs: int = 2
+    epochs: float = 1.5
     tokens: int = 6144
     documents: int = 128
     rate: float = 3e-4
@@ -60,7 +60,7 @@ def fit(
     if finished:
         return
     step, began = 0, time.monotonic()
-    for epoch in range(recipe.epochs):
+    for epoch in range(math.ceil(recipe.epochs)):
         rng = random.Random(f"{recipe.seed}/batches/{epoch}")
         plan = list(
             batches(
@@ -69,10 +69,10 @@ def fit(
         )
         total = 0.0
         for index, (_, batch) in enumerate(plan):
-            step += 1
-            if step <= done:
-                continue
             progress = (epoch + index / len(plan)) / recipe.epochs
+            step += 1
+            if step <= done or progress > 1.0:
+                continue
             total = 0.98 * total + 0.02 * _step(model, optimiser, batch, progress, recipe)
             if step % REPORT_STEPS == 0:
                 _report(step, progress, total, began)
@@ -188,4 +188,4 @@ def _resume(model: GuardEncoder, optimiser: torch.optim.Optimizer, state: Path) 
     optimiser.load_state_dict(kept["optimiser"])
     torch.set_rng_state(kept["random"])
     print(f"resumed at step {kept['step']}", flush=True)
-    return int(kept["step"]), bool(kept["finished"])
+    return int(kept["step"]), bool(kept.get("finished"))

@@ -20,7 +20,8 @@ from pipeline.guards.data import LABELS, PLACE, Example
 
 COMPARED_ROWS = 3000
 MOST_BATCH_DIFFERENCE = 1e-3
-MOST_AUPRC_LOSS = 0.005
+MOST_AUPRC_LOSS = 0.003
+MOST_MEAN_DIFFERENCE = 0.005
 MOST_BYTES = 24_000_000
 Row = dict[str, Any]
 Points = Mapping[str, Mapping[str, float]]
@@ -111,6 +112,7 @@ def choose(compared: Sequence[Row]) -> str:
         for row in compared
         if row["MB"] * 1e6 <= MOST_BYTES
         and row["batch difference"] <= MOST_BATCH_DIFFERENCE
+        and row["mean difference"] <= MOST_MEAN_DIFFERENCE
         and all(
             base[f"AUPRC {label}"] - row[f"AUPRC {label}"] <= MOST_AUPRC_LOSS
             for label in ("unsafe", "injection", "jailbreak")

@@ -89,7 +89,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, default=REPOSITORY / "triton_models" / "default")
     parser.add_argument("--state", type=Path, default=REPOSITORY / ".sluice" / "training.pt")
     parser.add_argument("--seed", type=int, default=Recipe().seed)
-    parser.add_argument("--epochs", type=int, default=Recipe().epochs)
+    parser.add_argument("--epochs", type=float, default=Recipe().epochs)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--nice", type=int, default=10)
     return parser.parse_args(arguments)

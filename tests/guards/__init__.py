@@ -1,0 +1,1 @@
+"""The default guard: its data, its figures and its committed folder."""
