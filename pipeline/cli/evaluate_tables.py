@@ -9,13 +9,14 @@ from rich.text import Text
 
 from pipeline.cli import console, tables
 from pipeline.evaluate.compare import Comparison
+from pipeline.evaluate.items import Head
 from pipeline.evaluate.measures import LOWER_IS_BETTER
 from pipeline.evaluate.report import TITLES, number, signed, span
 from pipeline.evaluate.results import Figure, Group, Measured
 from pipeline.evaluate.summary import score_words
 from pipeline.taxonomy import name_of
 
-_LISTED: Final = 20
+_LISTED: Final = 10
 _OVERVIEW: Final = (
     "auprc", "roc_auc", "f1", "optimal_f1", "recall_at_1_fpr", "recall_at_5_fpr", "recall", "fpr",
 )  # fmt: skip
@@ -29,6 +30,8 @@ def show(
     show_text: bool,
 ) -> None:
     """Print the figures, with `details` also groups and speed, then the comparisons."""
+    order = list(dict.fromkeys(one.key for one in measured))
+    measured = sorted(measured, key=lambda one: order.index(one.key))
     for one in measured if details else ():
         _headline(one)
         _figures(one)
@@ -52,9 +55,8 @@ def _overview(measured: Sequence[Measured]) -> None:
         figures = [number(one.figures.get(name)) for name in _OVERVIEW]
         table.add_row(one.key, one.guard, one.head.value, f"{one.items:,}", share, *figures)
     tables.show(table)
-    for one in measured:
-        for remark in _remarks(one):
-            console.out.print(Text(f"{one.key}, {one.guard}: {remark}", style="dim"))
+    for remark in dict.fromkeys(line for one in measured for line in _remarks(one)):
+        console.out.print(Text(remark, style="dim"))
 
 
 def _headline(one: Measured) -> None:
@@ -66,12 +68,12 @@ def _headline(one: Measured) -> None:
 
 def _remarks(one: Measured) -> Iterator[str]:
     """What the figures rest on."""
-    yield f"score {score_words(one.head)}; point {one.point}"
-    yield from one.run.data.notes
+    yield f"{one.guard}: point {one.run.contender.point.words(Head.ANY)}"
+    yield "; ".join([f"{one.key}: score {score_words(one.head)}", *one.run.data.notes])
     if one.unscored:
-        yield f"{one.unscored:,} items have no score and are not counted"
+        yield f"{one.key}: {one.unscored:,} items have no score of {one.guard} and are not counted"
     if one.partly:
-        yield f"{one.partly:,} items are too long and were scanned in part"
+        yield f"{one.key}: {one.guard} scanned {one.partly:,} items in part: they are too long"
 
 
 def _figures(one: Measured) -> None:

@@ -29,6 +29,8 @@ _VARIABLES: Final = {
 }  # fmt: skip
 _DASHES: Final = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 _FAINTEST: Final = 0.06
+_FEWEST: Final = 5
+"""Items that a step of the calibration needs to be drawn: fewer are noise."""
 
 
 def require() -> None:
@@ -51,7 +53,7 @@ def precision_recall(measured: Sequence[Measured]) -> str:
     for number, one in enumerate(measured):
         recall, precision = one.curve()
         color, dash = SERIES[number % len(SERIES)], _DASHES[number % len(_DASHES)]
-        axes.step(recall, precision, where="post", color=color, linestyle=dash, label=one.guard)
+        axes.step(recall, precision, where="pre", color=color, linestyle=dash, label=one.guard)
         if {"recall", "precision"} <= one.figures.keys():
             place = one.figures["recall"].value, one.figures["precision"].value
             axes.plot(*place, "o", color=color, markeredgecolor=PAPER, markersize=8)
@@ -64,11 +66,11 @@ def precision_recall(measured: Sequence[Measured]) -> str:
 def calibration(measured: Sequence[Measured]) -> str:
     """Share of positives over mean score, by tenths of the score; size shows rows."""
     figure, axes = _axes("score", "share that is positive")
-    axes.plot([0, 1], [0, 1], color=GRID, linewidth=1)
-    axes.text(0.93, 0.97, "ideal", color=INK, fontsize=8, ha="right", va="bottom")
+    axes.plot([0, 1], [0, 1], color=GRID, linewidth=1.5, label="ideal")
     for number, one in enumerate(measured):
         ranking = one.judged.ranking
-        mean, share, rows = np.array(reliability(ranking.scores, ranking.truth)).T
+        table = reliability(ranking.scores, ranking.truth)
+        mean, share, rows = np.array([step for step in table if step[2] >= _FEWEST] or table).T
         color, dash = SERIES[number % len(SERIES)], _DASHES[number % len(_DASHES)]
         axes.plot(mean, share, color=color, linestyle=dash, label=one.guard, linewidth=1.5)
         axes.scatter(mean, share, s=12 + 180 * rows / rows.sum(), color=color, edgecolors=PAPER)
@@ -85,8 +87,8 @@ def confusion_matrix(measured: Measured) -> str:
     for (y, x), share in np.ndenumerate(shares):
         axes.add_patch(_cell(x, y, share))
         if counts[y, x]:
-            ink = PAPER if share > 0.55 else INK
-            axes.text(x, y, f"{counts[y, x]:g}", ha="center", va="center", color=ink, fontsize=8)
+            ink = PAPER if share > 0.7 else INK
+            axes.text(x, y, f"{counts[y, x]:g}", ha="center", va="center", color=ink, fontsize=9)
     axes.set_xlim(-0.5, len(columns) - 0.5)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xticks(range(len(columns)), columns, rotation=45, ha="right")

@@ -93,12 +93,12 @@ class Measured:
         return self.run.speeds
 
     def curve(self) -> tuple[Array, Array]:
-        """Recall and precision, thinned to what a picture can show."""
+        """Recall and precision from recall 0, thinned to what a picture can show."""
         counts = self.judged.ranking.count()
         recall = counts.tp[0] / max(counts.positives[0], 1.0)
         precision = counts.tp[0] / (counts.tp[0] + counts.fp[0])
         shown = np.unique(np.linspace(0, len(recall) - 1, CURVE_POINTS).astype(int))
-        return recall[shown], precision[shown]
+        return np.append(0.0, recall[shown]), np.append(precision[0], precision[shown])
 
 
 def measure(run: Run, head: Head, *, draws: int = intervals.DRAWS) -> Measured | None:
@@ -226,11 +226,11 @@ def confusion(measured: Measured) -> tuple[list[str], list[str], Array]:
     """Rows, columns, counts: labelled category by the highest score of those flagged.
 
     The last column is "not flagged"; the first row the safe items. Items that
-    name several categories count once in each. Empty where the contender gives
-    no category scores.
+    name several categories count once in each. Empty for the attack head, and where
+    the contender gives no category scores.
     """
     judged = measured.judged
-    if not any(answer.category for answer in judged.answers):
+    if measured.head is Head.ATTACK or not any(answer.category for answer in judged.answers):
         return [], [], np.zeros((0, 0))
     counted: dict[tuple[str, str], int] = {}
     rows = zip(judged.items, judged.answers, judged.ranking.flagged, strict=True)
