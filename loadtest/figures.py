@@ -1,0 +1,245 @@
+"""The numbers of a run: counts, latencies, stages, use of the machine, validity. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Final
+
+import numpy as np
+
+from loadtest import measure, scrape
+from loadtest.histogram import Latencies
+from loadtest.measure import Floats, Joined
+from loadtest.observer import STATUSES
+from loadtest.vitals import OBSERVER, Vitals
+from loadtest.workload import Closed, Workload
+from pipeline.events import Status
+
+BLOCKS: Final = 10
+"""Stretches of a run whose differences say how noisy its figures are."""
+
+_CLOCK_STEP_MS: Final = 5.0
+_OBSERVER_LATE_MS: Final = 500.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """Everything a run brought home; times monotonic in ns, offsets in us."""
+
+    workload: Workload
+    scheduled: int
+    start_ns: int
+    sent_until_ns: int
+    joined: Joined
+    late: Latencies
+    ack: Latencies
+    offset_us: tuple[float, float]
+    vitals: Sequence[Vitals]
+    unreadable: int
+    interrupted: bool = False
+
+
+def counts(taken: Taken) -> dict[str, int]:
+    """How many messages were scheduled, sent, accepted, and what became of them."""
+    joined = taken.joined
+    answered = int(np.count_nonzero(joined.answered))
+    accepted = int(np.count_nonzero(joined.accepted))
+    return {
+        "scheduled": taken.scheduled,
+        "sent": len(joined.rows),
+        "accepted": accepted,
+        "verdicts": int(np.count_nonzero(joined.verdict >= 0)),
+        "dead_lettered": int(np.count_nonzero(joined.dead >= 0)),
+        "malformed": int(np.count_nonzero(joined.rows["malformed"])),
+        "both": int(np.count_nonzero((joined.verdict >= 0) & (joined.dead >= 0))),
+        "lost": accepted - answered,
+        "dropped": taken.scheduled - answered,
+        "duplicates": joined.duplicates,
+        "degraded": _degraded(joined),
+        "foreign": joined.foreign,
+        "unreadable": taken.unreadable,
+    }
+
+
+def latencies(taken: Taken) -> dict[str, Latencies]:
+    """Histograms by row name: end to end, naive, acknowledgement and the stages."""
+    kept = warm(taken)
+    joined = taken.joined
+    offset_us = sum(taken.offset_us) / 2
+    rows = {
+        "end_to_end": measure.end_to_end_ms(joined),
+        "naive": measure.naive_ms(joined),
+        **measure.stages_ms(joined, offset_us),
+    }
+    made = {name: _histogram(values[kept]) for name, values in rows.items()}
+    return made | {"late": taken.late, "ack": taken.ack}
+
+
+def warm(taken: Taken) -> measure.Rows:
+    """True for rows whose intended time lies past the warm-up."""
+    begin_ns = taken.start_ns + taken.workload.warmup_s * 1e9
+    return np.asarray(taken.joined.rows["intended_ns"] >= begin_ns)
+
+
+def pace(taken: Taken) -> dict[str, float]:
+    """Offered and answered messages a second, and the length of it all in seconds."""
+    rows, joined = taken.joined.rows, taken.joined
+    if not len(rows):
+        return {"offered_per_s": 0.0, "throughput_per_s": 0.0, "sending_s": 0.0, "total_s": 0.0}
+    first_ns = int(rows["intended_ns"][0])
+    sending_s = max(1e-9, (taken.sent_until_ns - first_ns) / 1e9)
+    total_s = max(sending_s, (int(joined.column("seen_ns").max()) - first_ns) / 1e9)
+    return {
+        "offered_per_s": taken.scheduled / sending_s,
+        "throughput_per_s": int(np.count_nonzero(joined.answered)) / total_s,
+        "sending_s": sending_s,
+        "total_s": total_s,
+    }
+
+
+def blocks(taken: Taken) -> list[dict[str, float]]:
+    """p50, p95, p99 (ms) and answers a second of ten equal stretches of the schedule."""
+    values = measure.end_to_end_ms(taken.joined)
+    kept = warm(taken) & taken.joined.answered
+    at, values = taken.joined.rows["intended_ns"][kept], values[kept]
+    if len(at) < BLOCKS * 5:
+        return []
+    edges = np.linspace(at.min(), at.max() + 1, BLOCKS + 1)
+    parts = [values[(at >= low) & (at < high)] for low, high in pairwise(edges)]
+    length_s = (edges[1] - edges[0]) / 1e9
+    return [_block(part, length_s) for part in parts if len(part)]
+
+
+def backlog_max(taken: Taken) -> int:
+    """The most messages that were accepted and without outcome at one time."""
+    joined = taken.joined
+    begun = joined.rows["sent_ns"][joined.accepted]
+    ended = joined.column("seen_ns")[joined.answered]
+    at = np.concatenate([begun, ended])
+    steps = np.concatenate([np.ones(len(begun), int), -np.ones(len(ended), int)])
+    # At equal times an end comes first: nothing was open in between.
+    order = np.lexsort((steps, at))
+    return int(np.cumsum(steps[order]).max(initial=0))
+
+
+def usage(taken: Taken) -> dict[str, dict[str, float]]:
+    """By process: CPU in cores over the run, peak memory in MiB, CPU a message in us."""
+    found: dict[str, dict[str, float]] = {}
+    messages = max(1, int(np.count_nonzero(taken.joined.answered)))
+    for name in {name for look in taken.vitals for name in look.usage}:
+        looks = [look for look in taken.vitals if name in look.usage]
+        spent_s = looks[-1].usage[name].cpu_s - looks[0].usage[name].cpu_s
+        seconds = (looks[-1].at_ns - looks[0].at_ns) / 1e9
+        found[name] = {
+            "cpu_cores": spent_s / seconds if seconds > 0 else 0.0,
+            "cpu_us_per_message": 1e6 * spent_s / messages,
+            "rss_max_mib": max(look.usage[name].rss_bytes for look in looks) / 2**20,
+        }
+    return dict(sorted(found.items()))
+
+
+def inside(taken: Taken) -> dict[str, Mapping[str, float]]:
+    """What Triton and the worker say of their own parts, in milliseconds, over the run."""
+    made: dict[str, Mapping[str, float]] = {}
+    triton = difference(taken.vitals, "triton")
+    for part, mean_ms in scrape.triton_means_ms(triton).items():
+        made[f"triton_{part}"] = {"avg": mean_ms}
+    worker = difference(taken.vitals, "worker")
+    for stage in scrape.WORKER_STAGES:
+        if (spread := scrape.worker_stage_ms(worker, stage)) is not None:
+            made[f"worker_{stage}"] = spread
+    return made
+
+
+def triton_load(taken: Taken) -> dict[str, float]:
+    """Requests, rows and seconds of compute that Triton counted over the run."""
+    delta = difference(taken.vitals, "triton")
+    if not delta:
+        return {}
+    return {
+        "requests": delta.get(scrape.TRITON_REQUESTS, 0.0),
+        "rows": delta.get(scrape.TRITON_ROWS, 0.0),
+        "compute_s": delta.get(scrape.TRITON_PARTS["compute"], 0.0) / 1e6,
+        "queue_s": delta.get(scrape.TRITON_PARTS["queue"], 0.0) / 1e6,
+    }
+
+
+def difference(vitals: Sequence[Vitals], name: str) -> scrape.Values:
+    """What counters gained between the first and the last sample; empty without both."""
+    known = [value for look in vitals if (value := getattr(look, name)) is not None]
+    return scrape.difference(known[-1], known[0]) if len(known) > 1 else {}
+
+
+def lag_max(taken: Taken) -> int | None:
+    """The largest consumer lag that was sampled."""
+    known = [look.lag for look in taken.vitals if look.lag is not None]
+    return max(known, default=None)
+
+
+def reasons(taken: Taken) -> list[str]:
+    """Why the run does not count; empty when it does."""
+    limit, found = taken.workload.validity, []
+    open_loop = not isinstance(taken.workload.load, Closed)
+    late = taken.late.summary_ms()
+    if open_loop and late is not None and late["p99"] > limit.late_p99_ms:
+        found.append(
+            f"the generator was late: p99 {late['p99']:,.0f} ms behind its schedule,"
+            f" at most {limit.late_p99_ms:g} ms count"
+        )
+    if len(taken.joined.rows) < limit.sent_share * taken.scheduled:
+        share = 100 * len(taken.joined.rows) / max(1, taken.scheduled)
+        found.append(f"only {share:.1f} % of the schedule was sent")
+    if taken.interrupted:
+        found.append("it was interrupted")
+    return found
+
+
+def warnings(taken: Taken) -> list[str]:
+    """What makes figures less sure without making the run invalid."""
+    found = []
+    step_ms = abs(taken.offset_us[1] - taken.offset_us[0]) / 1000
+    if step_ms > _CLOCK_STEP_MS:
+        found.append(f"the wall clock moved by {step_ms:.0f} ms: stages after sending are skewed")
+    late = [look.late_ms for look in taken.vitals]
+    if late and max(late) > _OBSERVER_LATE_MS:
+        found.append(
+            f"the observer stalled for up to {max(late):,.0f} ms: latencies may be too high"
+        )
+    if any(OBSERVER in look.usage for look in taken.vitals) and _busy(taken) > 0.9:
+        found.append("the observer used a whole core: latencies may be too high")
+    return found
+
+
+def statistics(summaries: Mapping[str, Mapping[str, float] | None]) -> dict[str, float]:
+    """Every `<row>_<statistic>_ms` that thresholds may name."""
+    return {
+        f"{'' if row == 'end_to_end' else row + '_'}{name}_ms": value
+        for row, summary in summaries.items()
+        for name, value in (summary or {}).items()
+    }
+
+
+def _busy(taken: Taken) -> float:
+    return usage(taken).get(OBSERVER, {}).get("cpu_cores", 0.0)
+
+
+def _degraded(joined: Joined) -> int:
+    status = joined.column("status", joined.verdict)
+    fully = STATUSES.index(Status.SCORED)
+    return int(np.count_nonzero((joined.verdict >= 0) & (status != fully)))
+
+
+def _histogram(values_ms: Floats) -> Latencies:
+    return Latencies.of(1000 * values_ms[~np.isnan(values_ms)])
+
+
+def _block(values: Any, length_s: float) -> dict[str, float]:
+    p50, p95, p99 = np.percentile(values, [50, 95, 99])
+    return {
+        "p50_ms": float(p50),
+        "p95_ms": float(p95),
+        "p99_ms": float(p99),
+        "answers_per_s": len(values) / length_s,
+    }
