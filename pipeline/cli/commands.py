@@ -12,6 +12,7 @@ from pipeline.cli import (
     doctor,
     evaluate,
     guard,
+    loadtest,
     policy,
     publish,
     reconcile,
@@ -37,6 +38,7 @@ def register(root: typer.Typer) -> None:
     root.command("reconcile")(reconcile.reconcile)
     root.add_typer(topics.app, name="topics")
     root.add_typer(schemas.app, name="schemas")
+    root.add_typer(loadtest.app, name="loadtest")
     root.command("doctor")(doctor.doctor)
     root.add_typer(policy.app, name="policy")
     root.add_typer(config.app, name="config")

@@ -1,0 +1,177 @@
+"""One run from end to end: generators and observer together, then the numbers."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import tempfile
+import time
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from loadtest import artefacts, environment, schedule
+from loadtest.figures import Taken
+from loadtest.fleet import Fleet
+from loadtest.measure import join
+from loadtest.observer import Observer
+from loadtest.orders import Order
+from loadtest.summary import About, summarise
+from loadtest.vitals import OBSERVER, Watch
+from loadtest.workload import Closed, Workload
+from pipeline.settings import Settings
+
+_POLL_S: Final = 0.1
+_GRACE_S: Final = 0.5
+"""After the last outcome: long enough for a duplicate that was on its way."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """The stack under test: how to reach it, and which of its processes run here.
+
+    `overrides` lead other processes to the same settings; metrics pages by
+    URL; `processes` maps names to process ids.
+    """
+
+    name: str
+    settings: Settings
+    overrides: dict[str, Any]
+    triton_urls: tuple[str, ...] = ()
+    worker_urls: tuple[str, ...] = ()
+    processes: Mapping[str, int] = field(default_factory=dict)
+
+
+class Running:
+    """A run under way: what it is doing, and the way to end it early."""
+
+    def __init__(self, workload: Workload, name: str, target: Target) -> None:
+        self._workload = workload
+        self._name = name
+        self._target = target
+        self._run = secrets.token_hex(4)
+        self._scheduled = planned(workload)
+        self._began_s = time.monotonic()
+        self._phase = "connecting"
+        self._fleet: Fleet | None = None
+        self._observer: Observer | None = None
+        self._interrupted = False
+
+    def line(self) -> str:
+        """Progress in one line."""
+        sent = self._fleet.total("sent") if self._fleet else 0
+        late_ms = self._fleet.late_ms() if self._fleet else 0.0
+        seen = self._observer.new if self._observer else 0
+        return (
+            f"{self._name}: {self._phase}, t={time.monotonic() - self._began_s:.0f}s"
+            f" sent={sent:,}/{self._scheduled:,} outcomes={seen:,} late={late_ms:.0f}ms"
+        )
+
+    def stop(self) -> None:
+        """Send no more; what was sent is still counted."""
+        self._interrupted = True
+        if self._fleet:
+            self._fleet.halt()
+
+    async def finish(self, folder: Path) -> dict[str, Any]:
+        """Run to the end, write the artefacts to `folder`, return the summary."""
+        began_at = datetime.now(UTC).isoformat(timespec="seconds")
+        machine = environment.describe()
+        with tempfile.TemporaryDirectory(prefix="sluice-loadtest-") as scratch:
+            taken, observer = await self._take(Path(scratch))
+        about = About(
+            run=self._run,
+            name=self._name,
+            target=self._target.name,
+            began_at=began_at,
+            environment=machine,
+            policies=tuple(sorted(observer.policies)),
+            guards=tuple(sorted(observer.guards)),
+        )
+        summary = summarise(taken, about)
+        artefacts.write(folder, taken, summary)
+        return summary
+
+    async def _take(self, scratch: Path) -> tuple[Taken, Observer]:
+        settings = self._target.settings
+        async with AsyncExitStack() as stack:
+            observer = await stack.enter_async_context(Observer.open(settings, self._run))
+            self._observer = observer
+            fleet = await stack.enter_async_context(Fleet(self._orders(scratch)))
+            self._fleet = fleet
+            watch = self._watch(fleet)
+            watching = asyncio.create_task(watch.run())
+            stack.callback(watching.cancel)
+            before_us = _offset_us()
+            self._phase = "sending"
+            start_ns = await fleet.run()
+            await self._settle(fleet, observer)
+            after_us = _offset_us()
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+            await watch.once()
+            rows = fleet.rows()
+            taken = Taken(
+                workload=self._workload,
+                scheduled=self._scheduled,
+                start_ns=start_ns,
+                sent_until_ns=int(rows["sent_ns"].max(initial=start_ns)),
+                joined=join(rows, observer.rows()),
+                late=fleet.merged("late"),
+                ack=fleet.merged("ack"),
+                offset_us=(before_us, after_us),
+                vitals=tuple(watch.samples),
+                unreadable=observer.unreadable,
+                interrupted=self._interrupted,
+            )
+        return taken, observer
+
+    async def _settle(self, fleet: Fleet, observer: Observer) -> None:
+        """Wait until every accepted message has an outcome, at most `settle_s`."""
+        self._phase = "settling"
+        deadline_s = time.monotonic() + self._workload.settle_s
+        while observer.new < fleet.total("accepted") and time.monotonic() < deadline_s:
+            observer.check()
+            await asyncio.sleep(_POLL_S)
+        await asyncio.sleep(_GRACE_S)
+
+    def _orders(self, scratch: Path) -> list[Order]:
+        of = self._workload.generators
+        return [
+            Order(
+                run=self._run,
+                workload=self._workload.model_dump(mode="json"),
+                overrides=self._target.overrides,
+                part=part,
+                of=of,
+                rows=str(scratch / f"rows-{part}.npy"),
+            )
+            for part in range(of)
+        ]
+
+    def _watch(self, fleet: Fleet) -> Watch:
+        fixed = {**self._target.processes, OBSERVER: os.getpid()}
+        return Watch(
+            self._target.settings,
+            triton_urls=self._target.triton_urls,
+            worker_urls=self._target.worker_urls,
+            pids=lambda: {**fixed, **fleet.pids},
+        )
+
+
+def planned(workload: Workload) -> int:
+    """How many messages a workload schedules."""
+    if isinstance(workload.load, Closed):
+        return workload.load.messages
+    plan = schedule.segments(workload.load)
+    due = schedule.due(plan, arrivals=workload.arrivals, seed=workload.seed)
+    return sum(1 for _ in due)
+
+
+def _offset_us() -> float:
+    """Wall clock minus monotonic clock, in microseconds."""
+    return (time.time_ns() - time.monotonic_ns()) / 1000

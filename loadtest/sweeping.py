@@ -1,0 +1,114 @@
+"""A sweep: one run a rate, on the same stack, until a rate does not hold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from loadtest import artefacts, environment, knee
+from loadtest.report import render_sweep
+from loadtest.run import Running, Target
+from loadtest.workload import Constant, Sweep, Workload
+from pipeline.errors import Misconfigured
+
+FILE: Final = "sweep.json"
+FORMAT: Final = 1
+
+
+class Sweeping:
+    """A sweep under way."""
+
+    def __init__(
+        self,
+        steps: Sequence[tuple[float, Workload]],
+        name: str,
+        target: Target,
+        *,
+        p95_limit_ms: float,
+    ) -> None:
+        self._steps = list(steps)
+        self._name = name
+        self._target = target
+        self._limit_ms = p95_limit_ms
+        self._running: Running | None = None
+        self._stopped = False
+
+    def line(self) -> str:
+        """Progress in one line."""
+        return self._running.line() if self._running else f"{self._name}: connecting"
+
+    def stop(self) -> None:
+        """End after the step under way, which is cut short."""
+        self._stopped = True
+        if self._running:
+            self._running.stop()
+
+    async def finish(self, folder: Path) -> None:
+        """Run the steps, then write sweep.json and report.html to `folder`."""
+        began_at = datetime.now(UTC).isoformat(timespec="seconds")
+        machine = environment.describe()
+        done: list[dict[str, Any]] = []
+        for rate, workload in self._steps:
+            done.append(await self._step(rate, workload, folder))
+            if done[-1]["state"] != "holds" or self._stopped:
+                break
+        document = {
+            "format": FORMAT,
+            "name": self._name,
+            "question": self._steps[0][1].question,
+            "target": self._target.name,
+            "began_at": began_at,
+            "environment": machine,
+            "limit_p95_ms": self._limit_ms,
+            "steps": done,
+            "knee": knee.find(done, cores=machine["cores"]),
+        }
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / FILE).write_bytes(artefacts.json(document))
+        (folder / "report.html").write_text(render_sweep(document), encoding="utf-8")
+
+    async def _step(self, rate: float, workload: Workload, folder: Path) -> dict[str, Any]:
+        name = f"{rate:g}-per-s"
+        self._running = Running(workload, name, self._target)
+        summary = await self._running.finish(folder / name)
+        return knee.step(summary, rate, p95_limit_ms=self._limit_ms)
+
+
+def steps(
+    workload: Workload, rates: Sequence[float] | None, step_s: float | None
+) -> list[tuple[float, Workload]]:
+    """The runs of a sweep; raises Misconfigured when rates are missing or not ascending."""
+    load = workload.load
+    if isinstance(load, Sweep):
+        rates, step_s = rates or load.rates_per_s, step_s or load.step_s
+    if not rates or any(b <= a for a, b in pairwise(rates)) or rates[0] <= 0:
+        raise Misconfigured(
+            "a sweep needs ascending rates",
+            remedy="Give --rates 50,100,200, or a workload with load.mode = 'sweep'",
+        )
+    return [(rate, _at(workload, rate, step_s or 15.0)) for rate in rates]
+
+
+def read(where: Path) -> dict[str, Any]:
+    """The document of a sweep, by its folder or file; raises Misconfigured."""
+    file = where / FILE if where.is_dir() else where
+    try:
+        found = orjson.loads(file.read_bytes())
+    except (OSError, orjson.JSONDecodeError) as error:
+        raise Misconfigured(
+            f"there is no sweep at {where} ({type(error).__name__})",
+            remedy="Give a folder that `sluice loadtest sweep` wrote",
+        ) from None
+    if not isinstance(found, dict) or found.get("format") != FORMAT or "knee" not in found:
+        raise Misconfigured(f"{file.name} is not a sweep", remedy="Give a sweep's folder")
+    return found
+
+
+def _at(workload: Workload, rate: float, step_s: float) -> Workload:
+    load = Constant(mode="rate", rate_per_s=rate, duration_s=step_s)
+    return workload.model_copy(update={"load": load})
