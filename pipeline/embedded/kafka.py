@@ -184,7 +184,8 @@ class EmbeddedKafka:
             return
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         command = [*self._jvm(java, libs), "kafka.tools.StorageTool", "format"]
-        command += ["--cluster-id", cluster, "--config", str(settings)]
+        # One word: an id may begin with a dash, which would read as an option.
+        command += [f"--cluster-id={cluster}", "--config", str(settings)]
         tool = self._process("Kafka's storage tool", command)
         try:
             await tool.start()
