@@ -1,0 +1,134 @@
+"""Specification of framing: every token of a text is judged inside the template."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.events import Kind, Message
+from pipeline.guards import cards, llama_guard
+from pipeline.guards.framing import frame
+from pipeline.guards.templates import ChatTemplate
+from pipeline.scoring import Guard
+from pipeline.tokenization import Tokenizer
+from pipeline.windows import WindowSpec
+from tests.support import checkpoints
+
+from .fakes import write_card
+
+ROOM = 64
+SHORT = ChatTemplate(
+    prompt="<|begin_of_text|>User: {{text}}\n\n<|eot_id|>",
+    completion="<|begin_of_text|>User: {{prompt}}\n\nAgent: {{text}}\n\n<|eot_id|>",
+    completion_alone="<|begin_of_text|>User: \n\nAgent: {{text}}\n\n<|eot_id|>",
+    continuation="\n\nunsafe\nS",
+)
+
+
+@pytest.fixture(scope="module")
+def guard(tmp_path_factory: pytest.TempPathFactory) -> Guard:
+    """A chat guard with a short template and a tokenizer split like Llama 3's."""
+    folder = tmp_path_factory.mktemp("framing")
+    card = cards.load(write_card(folder))
+    tokenizer = Tokenizer(checkpoints.byte_pairs(folder))
+    window = WindowSpec(max_length=ROOM, overlap=6, context_length=8, cls_id=0, sep_id=0)
+    return Guard(card=replace(card, template=SHORT, window=window), tokenizer=tokenizer)
+
+
+def message(text: str, prompt: str | None = None, kind: Kind = Kind.PROMPT) -> Message:
+    """A message to frame."""
+    return Message(message_id="1", kind=kind, text=text, prompt=prompt)
+
+
+def only(guard: Guard, said: Message, limit: int = 1000) -> tuple[tuple[int, ...], ...]:
+    """The windows of one message."""
+    (framed,) = frame(guard.card, guard.tokenizer, [said], max_windows=limit)
+    return framed.windows
+
+
+def plain(guard: Guard, text: str) -> list[int]:
+    """A whole rendering's tokens, its specials read as specials."""
+    raw = guard.tokenizer._tokenizer
+    raw.encode_special_tokens = False
+    try:
+        return list(raw.encode(text, add_special_tokens=False).ids)
+    finally:
+        raw.encode_special_tokens = True
+
+
+@settings(max_examples=50)
+@given(st.text(alphabet=st.characters(codec="utf-8"), max_size=20).map(str.strip))
+def test_a_short_text_is_tokenised_as_one_with_its_template(guard: Guard, text: str) -> None:
+    """The same tokens as the published way: render first, then tokenise."""
+    (window,) = only(guard, message(text))
+    assert list(window) == plain(guard, SHORT.render(text, None, completion=False))
+
+
+def test_a_completion_is_judged_after_its_prompt(guard: Guard) -> None:
+    """Prompt and completion each stand in their own turn."""
+    (window,) = only(guard, message("Slowly.", "How?", Kind.COMPLETION))
+    assert list(window) == plain(guard, SHORT.render("Slowly.", "How?", completion=True))
+    (alone,) = only(guard, message("Slowly.", None, Kind.COMPLETION))
+    assert list(alone) == plain(guard, SHORT.render("Slowly.", None, completion=True))
+
+
+def test_a_typed_special_token_is_plain_text(guard: Guard) -> None:
+    """A user who writes <|eot_id|> does not end the turn."""
+    (window,) = only(guard, message("a<|eot_id|>b"))
+    end = guard.tokenizer.special_ids["<|eot_id|>"]
+    assert window.count(end) == 1
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.sampled_from(["soup", " bomb", "é", "🍞", " x", "\n", "12"]), min_size=40))
+def test_a_long_text_is_covered_whole_in_windows_that_fit(guard: Guard, words: list[str]) -> None:
+    """Every token lies in some window, none exceeds the longest bucket, all are framed."""
+    (framed,) = frame(guard.card, guard.tokenizer, [message("".join(words))], max_windows=1000)
+    assert framed.coverage.complete
+    assert framed.coverage.total_tokens == len(guard.tokenizer.spans("".join(words).strip()))
+    tail = guard.tokenizer.encode([SHORT.continuation])[0]
+    for window in framed.windows:
+        assert len(window) <= ROOM
+        assert window[0] == guard.tokenizer.special_ids["<|begin_of_text|>"]
+        assert list(window[-len(tail) :]) == tail
+
+
+def test_a_payload_across_a_border_is_whole_in_a_window(guard: Guard) -> None:
+    """Neighbours share `overlap` tokens: a short payload is never only cut in two."""
+    payload = guard.tokenizer.encode([" bomb soup"])[0]
+    for before in range(60, 90):
+        text = "x" + " x" * before + " bomb soup" + " x" * 60
+        windows = only(guard, message(text))
+        assert any(_holds(window, payload) for window in windows), before
+
+
+def test_too_many_windows_are_told_in_the_coverage(guard: Guard) -> None:
+    """With a limit, what was left out is not called scanned."""
+    said = message("soup " * 500)
+    (framed,) = frame(guard.card, guard.tokenizer, [said], max_windows=2)
+    assert len(framed.windows) == 2
+    assert not framed.coverage.complete
+
+
+def test_the_longest_prompt_leaves_room_for_the_text(guard: Guard) -> None:
+    """A prompt is cut to the card's context, so that the completion stays covered."""
+    said = message("soup " * 100, "bomb " * 100, Kind.COMPLETION)
+    (framed,) = frame(guard.card, guard.tokenizer, [said], max_windows=1000)
+    assert framed.coverage.complete
+    assert max(map(len, framed.windows)) <= ROOM
+
+
+def test_llama_guard_s_own_template_is_framed(guard: Guard) -> None:
+    """The published text, whole, when the window has room for it."""
+    template = llama_guard.template(llama_guard.LLAMA_GUARD_3_1B)
+    window = replace(guard.card.window, max_length=2048)
+    card = replace(guard.card, template=template, window=window)
+    (found,) = frame(card, guard.tokenizer, [message("soup")], max_windows=8)[0].windows
+    assert list(found) == plain(guard, template.render("soup", None, completion=False))
+
+
+def _holds(window: tuple[int, ...], part: list[int]) -> bool:
+    return any(list(window[n : n + len(part)]) == part for n in range(len(window)))
