@@ -153,8 +153,9 @@ class Screen:
             caption_justify="left",
             expand=sys.stdout.isatty(),
         )
-        for heading in ("message", "kind", "tenant", "action", "why"):
-            table.add_column(heading, no_wrap=True, overflow="ellipsis")
+        for heading, width in (("message", 14), ("kind", 10), ("tenant", 6), ("action", 6)):
+            table.add_column(heading, no_wrap=True, min_width=width)
+        table.add_column("why", no_wrap=True)
         for verdict in self._recent:
             table.add_row(
                 verdict.message_id,

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import uuid
 from pathlib import Path
 
 import psutil
@@ -206,3 +207,13 @@ def test_maven_is_quoted_and_leaves_no_half_folder(
         asyncio.run(resolve_jars(tmp_path, pom, lambda _line: None))
     assert "Check the network" in caught.value.remedy
     assert list((tmp_path / "kafka").glob("libs/*")) == []
+
+
+async def test_a_cluster_id_may_begin_with_a_dash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One random id in 64 begins with a dash; the storage tool must not take it for an option."""
+    dashed = uuid.UUID(bytes=b"\xf8" + bytes(15))
+    monkeypatch.setattr("uuid.uuid4", lambda: dashed)
+    async with EmbeddedKafka(HOME, tmp_path) as broker:
+        assert broker.pid is not None
