@@ -62,6 +62,8 @@ class SluiceApp(faust.App):  # type: ignore[misc]  # faust has no complete types
     def _behind(self, tp: TP) -> int | None:
         end = self.consumer.highwater(tp)
         position = self.consumer._committed_offset.get(tp)
+        if position is None:  # a group's first messages: it lags although nothing is committed
+            position = self.flow.ledger.head(tp.topic, tp.partition)
         return None if end is None or position is None else max(0, end - position)
 
 

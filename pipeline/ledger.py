@@ -83,6 +83,12 @@ class Ledger:
             if line:
                 yield line[0]
 
+    def head(self, topic: str, partition: int) -> int | None:
+        """The offset of the oldest such message of a partition, if there is one."""
+        at = (slot.position for slot in self.heads())
+        found = (p.offset for p in at if (p.topic, p.partition) == (topic, partition))
+        return min(found, default=None)
+
     @staticmethod
     def _key(slot: Slot) -> tuple[str, int, int]:
         return slot.position.topic, slot.position.partition, slot.generation

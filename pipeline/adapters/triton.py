@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 import numpy as np
+import orjson
 import structlog
 from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2
@@ -153,10 +154,22 @@ class TritonClassifier:
                 return
             log.warning("guard-reload", guard=guard)
             try:
-                await self._client.load_model(guard, client_timeout=30.0)
+                await self._load_again(guard)
             except InferenceServerException as error:
                 log.error("guard-reload-failed", guard=guard, error=_short(error.message() or ""))
             self._healed_s[guard] = time.monotonic()
+
+    async def _load_again(self, guard: str) -> None:
+        """Make the server load a guard that it believes to be loaded.
+
+        It skips what has not changed since it was loaded, so that asking alone
+        would help once; a parameter that nobody reads makes a change.
+        """
+        asked: Any = self._client.get_model_config(guard, as_json=True, client_timeout=3.0)
+        config = (await asked)["config"]
+        config.setdefault("parameters", {})["reloaded_at"] = {"string_value": str(time.time())}
+        text = orjson.dumps(config).decode()
+        await self._client.load_model(guard, config=text, client_timeout=30.0)
 
     def _unavailable(self, error: InferenceServerException) -> DependencyUnavailable:
         return DependencyUnavailable(

@@ -94,3 +94,16 @@ def test_an_offset_that_does_not_ascend_is_refused(offset: int) -> None:
     ledger.take(commits.slot(5))
     with pytest.raises(ValueError, match="prompts:0:"):
         ledger.take(commits.slot(offset))
+
+
+def test_the_head_of_a_partition_is_its_oldest_open_message() -> None:
+    """Of that partition only; none when all are settled, or none was taken."""
+    commits, ledger = Commits(), Ledger()
+    slots = [commits.slot(offset, partition=offset % 2) for offset in range(3, 8)]
+    for slot in slots:
+        ledger.take(slot)
+    assert (ledger.head("prompts", 1), ledger.head("prompts", 0)) == (3, 4)
+    ledger.settle(slots[0])
+    assert ledger.head("prompts", 1) == 5
+    assert ledger.head("prompts", 9) is None
+    assert ledger.head("completions", 0) is None
