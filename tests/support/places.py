@@ -11,7 +11,7 @@ import urllib.request
 import uuid
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from tests.support import traffic
 MARKER = "quokkaberry"
 """A word in every text of these tests; it must never stand in a log."""
 
+Opening = AbstractAsyncContextManager["Place"]
 SCHEMAS = wiring.load_schemas()
 JSON: Headers = (("content-type", b"application/json"),)
 _ROLES = ("prompts", "completions", "verdicts", "audit", "dead_letters")
@@ -278,10 +279,10 @@ async def get(worker: EmbeddedWorker, path: str) -> Page:
 
 
 async def metric(worker: EmbeddedWorker, name: str) -> dict[tuple[str, ...], float]:
-    """The samples of a metric on `/metrics` by their labels' values, zeroes left out."""
+    """A metric's samples by the values of its labels in the order of their names; no zeroes."""
     page = (await get(worker, "/metrics")).body.decode()
     return {
-        tuple(sample.labels.values()): sample.value
+        tuple(value for _, value in sorted(sample.labels.items())): sample.value
         for family in text_string_to_metric_families(page)
         for sample in family.samples
         if sample.name == name and sample.value
