@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import stamina
 from prometheus_client.parser import text_string_to_metric_families
 
 from pipeline import codec, headers, wiring
 from pipeline.adapters.kafka import KafkaPublisher, KafkaReader, Record, create_topics
 from pipeline.embedded.loopback import free_ports
 from pipeline.embedded.stack import EmbeddedWorker
+from pipeline.errors import Retryable
 from pipeline.events import AuditEvent, DeadLetter, Kind, Message, Position, Verdict
 from pipeline.headers import Headers
 from pipeline.ports import Outgoing
@@ -96,6 +98,12 @@ class Place:
         async with KafkaPublisher(self.settings.kafka, max_message_bytes=limit) as publisher:
             sent = [await publisher.send(record) for record in records]
             return list(await asyncio.gather(*sent))
+
+    async def publish_through(self, records: Sequence[Outgoing]) -> None:
+        """Publish until acknowledged, however often the broker goes away; may repeat records."""
+        async for attempt in stamina.retry_context(on=Retryable, attempts=None, timeout=60.0):
+            with attempt:
+                await self.publish(records)
 
     async def texts(self, *texts: str, **fields: Any) -> list[Position]:
         """Publish prompts."""
