@@ -9,14 +9,16 @@ from rich.text import Text
 
 from pipeline.cli import console, tables
 from pipeline.evaluate.compare import Comparison
+from pipeline.evaluate.groups import Group
 from pipeline.evaluate.items import Head
 from pipeline.evaluate.measures import LOWER_IS_BETTER
 from pipeline.evaluate.report import TITLES, number, signed, span
-from pipeline.evaluate.results import Figure, Group, Measured
+from pipeline.evaluate.results import Figure, Measured
 from pipeline.evaluate.summary import score_words
 from pipeline.taxonomy import name_of
 
 _LISTED: Final = 10
+_GROUPED: Final = ("auprc", "roc_auc", "recall", "fpr")
 _OVERVIEW: Final = (
     "auprc", "roc_auc", "f1", "optimal_f1", "recall_at_1_fpr", "recall_at_5_fpr", "recall", "fpr",
 )  # fmt: skip
@@ -37,6 +39,8 @@ def show(
         _figures(one)
         _groups("category", one.categories)
         _groups("language", one.languages)
+        for tag, groups in one.tags.items():
+            _groups(tag.replace("_", " "), groups)
         if one.head is one.run.data.heads[0]:
             _speeds(one)
     for comparison in comparisons:
@@ -88,20 +92,19 @@ def _in_order(one: Measured) -> Iterator[tuple[str, Figure]]:
 
 
 def _groups(heading: str, groups: Sequence[Group]) -> None:
-    """Categories have no FPR of their own: the overall flag is not about one of them."""
+    """One line for each group; a figure that no group has gets no column."""
     if not groups:
         return
-    last = ["FPR"] if any(group.fpr is not None for group in groups) else []
-    right = ["n", "positive", "AUPRC", "ROC-AUC", "recall", *last]
+    names = [name for name in _GROUPED if any(getattr(one, name) is not None for one in groups)]
+    right = ["n", "positive", *(TITLES[name] for name in names)]
     table = tables.table([heading, *right], right=right)
     for group in groups:
         name = name_of(group.name)
-        figures = [group.auprc, group.roc_auc, group.recall, *([group.fpr] if last else [])]
         table.add_row(
             group.name if name == group.name else f"{group.name} {name}",
             f"{group.items:,}",
             f"{group.positives:,}",
-            *(number(value) for value in figures),
+            *(number(getattr(group, figure)) for figure in names),
         )
     tables.show(table)
 

@@ -64,7 +64,7 @@ FORMATS: Final[Mapping[str, Format]] = {
         cyberseceval.false_refusal,
         "mutated_prompt is_malicious",
         Head.ANY,
-        note="any flag, hazard or attack, counts as a refusal",
+        note="all harmless: a flag counts as a refusal",
     ),
     "cyberseceval-interpreter": _format(
         reading.json_rows, cyberseceval.interpreter, "mutated_prompt attack_type"

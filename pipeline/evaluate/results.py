@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
-from pipeline.evaluate import intervals, measures
+from pipeline.evaluate import groups, intervals, measures
 from pipeline.evaluate.contenders import Answer
+from pipeline.evaluate.groups import Group, Judged
 from pipeline.evaluate.intervals import Interval
 from pipeline.evaluate.items import HAZARDS, Head, Item
 from pipeline.evaluate.measures import Array, Ranking
 from pipeline.evaluate.runs import Run, Speed
 
-SMALL_GROUP: Final = 5
-"""Groups of fewer positives get no figure of their own: it would be noise."""
 CURVE_POINTS: Final = 400
 
 
@@ -28,32 +27,6 @@ class Figure:
     value: float
     low: float
     high: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Group:
-    """Figures of the items of one category or language; None where there is none.
-
-    `recall` and `fpr` are of the overall flag; a category's `auprc` and
-    `roc_auc` are of its own score, where the contender gives one.
-    """
-
-    name: str
-    items: int
-    positives: int
-    auprc: float | None = None
-    roc_auc: float | None = None
-    recall: float | None = None
-    fpr: float | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Judged:
-    """The items of a run that count for a head, with their scores."""
-
-    items: Sequence[Item]
-    answers: Sequence[Answer]
-    ranking: Ranking
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +44,7 @@ class Measured:
     calibration_error: float | None
     categories: Sequence[Group]
     languages: Sequence[Group]
+    tags: Mapping[str, Sequence[Group]]
 
     @property
     def guard(self) -> str:
@@ -122,8 +96,9 @@ def measure(run: Run, head: Head, *, draws: int = intervals.DRAWS) -> Measured |
         partly=sum(answer.problem == "partly-scanned" for _, answer, _ in scored),
         figures=dict(_figures(judged.ranking, draws)),
         calibration_error=_calibration_error(judged.ranking),
-        categories=list(_categories(judged)) if head is not Head.ATTACK else [],
-        languages=list(_languages(judged)),
+        categories=list(groups.categories(judged)) if head is not Head.ATTACK else [],
+        languages=list(groups.languages(judged)),
+        tags=groups.tags(judged),
     )
 
 
@@ -164,62 +139,6 @@ def _calibration_error(ranking: Ranking) -> float | None:
     if not 0 < ranking.truth.sum() < len(ranking):
         return None
     return measures.calibration_error(ranking.scores, ranking.truth)
-
-
-def _categories(judged: Judged) -> Iterator[Group]:
-    """Each category with positives, against items known not to be of it."""
-    ranking = judged.ranking
-    for code in HAZARDS:
-        said = np.array([item.categories.get(code) is not None for item in judged.items])
-        truth = np.array([bool(item.categories.get(code)) for item in judged.items])
-        if not truth.any():
-            continue
-        scores = np.array([answer.scores.get(code, np.nan) for answer in judged.answers])
-        usable = said & ~np.isnan(scores)
-        yield Group(
-            name=code,
-            items=int(said.sum()),
-            positives=int(truth.sum()),
-            auprc=_ranked(measures.auprc, scores, truth, usable),
-            roc_auc=_ranked(measures.roc_auc, scores, truth, usable),
-            recall=float(ranking.flagged[truth].mean()),
-        )
-
-
-def _ranked(
-    measure_of: Callable[[measures.Counts], Array],
-    scores: Array,
-    truth: measures.Flags,
-    usable: measures.Flags,
-) -> float | None:
-    """A figure of the usable rows, None with too few of either class."""
-    positives = int((truth & usable).sum())
-    if positives < SMALL_GROUP or int(usable.sum()) - positives < SMALL_GROUP:
-        return None
-    picked = Ranking(scores[usable], truth[usable], truth[usable])
-    return float(measure_of(picked.count())[0])
-
-
-def _languages(judged: Judged) -> Iterator[Group]:
-    """Each language of a set that has more than one, most frequent first."""
-    names = np.array([item.language or "(unknown)" for item in judged.items])
-    found, counts = np.unique(names, return_counts=True)
-    if len(found) < 2:
-        return
-    ranking = judged.ranking
-    for name in found[np.argsort(-counts, kind="stable")]:
-        here = names == name
-        truth = ranking.truth & here
-        negatives = here & ~ranking.truth
-        yield Group(
-            name=str(name),
-            items=int(here.sum()),
-            positives=int(truth.sum()),
-            auprc=_ranked(measures.auprc, ranking.scores, truth, here),
-            roc_auc=_ranked(measures.roc_auc, ranking.scores, truth, here),
-            recall=float(ranking.flagged[truth].mean()) if truth.any() else None,
-            fpr=float(ranking.flagged[negatives].mean()) if negatives.any() else None,
-        )
 
 
 def confusion(measured: Measured) -> tuple[list[str], list[str], Array]:

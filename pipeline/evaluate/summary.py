@@ -64,6 +64,7 @@ def _result(measured: Measured) -> Document:
         "calibration_error": measured.calibration_error,
         "categories": [asdict(group) for group in measured.categories],
         "languages": [asdict(group) for group in measured.languages],
+        "tags": {tag: [asdict(group) for group in found] for tag, found in measured.tags.items()},
         "confusion": {"rows": rows, "columns": columns, "counts": matrix.astype(int).tolist()},
         "speed": [_speed(speed) for speed in measured.speeds],
     }

@@ -85,6 +85,15 @@ def test_languages_are_measured_apart() -> None:
     assert not measured([0.9, 0.1], [True, False], language=["en", "en"]).languages
 
 
+def test_groups_of_the_source_are_measured_apart() -> None:
+    """Direct and indirect injections, and every other tag, have their own recall."""
+    found = distributed("injection.json", [0.9, 0.2, 0.7]).tags
+    assert [(one.name, one.items, one.recall) for one in found["injection_type"]] == [
+        ("direct", 2, 0.5), ("indirect", 1, 1.0),
+    ]  # fmt: skip
+    assert "speaking_language" not in found
+
+
 def test_confusion_counts_label_by_highest_category_of_the_flagged() -> None:
     """Rows are labels, columns the guard's category, with one for what it let through."""
     labels = [known(["S1"], positive=True), known(["S2"], positive=True), known([], positive=False)]
