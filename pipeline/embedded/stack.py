@@ -21,6 +21,7 @@ from pipeline.embedded.process import ManagedProcess
 from pipeline.embedded.triton import EmbeddedTriton
 from pipeline.settings import Settings
 
+_GRACE_S = 30.0  # a worker drains for worker.drain_s (10 s) and gives up ten seconds later
 _WORKER_REMEDY = "Read its log; `sluice doctor` tells what it lacks"
 
 
@@ -143,6 +144,7 @@ class EmbeddedWorker:
             [sys.executable, "-m", "pipeline", "worker"],
             log=log,
             remedy=_WORKER_REMEDY,
+            grace_s=_GRACE_S,
             env={
                 **environ,
                 "SLUICE_WORKER__ID": name,
