@@ -111,12 +111,12 @@ class Place:
 
     # Workers -----------------------------------------------------------------
 
-    def worker(self, **variables: str) -> EmbeddedWorker:
-        """One more worker, not yet started; `variables` are settings."""
+    def worker(self, *, port: int = 0, **variables: str) -> EmbeddedWorker:
+        """One more worker, not yet started; `variables` are settings, port 0 is any."""
         number = len(self.workers) + 1
         worker = EmbeddedWorker(
             f"worker-{number}",
-            port=free_ports(1)[0],
+            port=port or free_ports(1)[0],
             log=self._folder / f"worker-{number}-{uuid.uuid4().hex[:6]}.log",
             environ={**self._environ, **variables},
         )
