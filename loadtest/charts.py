@@ -105,7 +105,7 @@ def percentiles(title: str, end_to_end: Latencies, naive: Latencies, limit: floa
     axes.set_xticks([100 / (100 - share) for share in (0.0, *marks)])
     axes.set_xticklabels(["0", *(f"{share:g} %" for share in marks)])
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: milliseconds(value)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("percentile of messages")
     return _svg(figure, axes, title)
@@ -137,7 +137,7 @@ def heat_map(title: str, heat: Heat) -> str:
         heat.time_s, heat.latency_ms, levels, cmap=colours, vmin=-0.5, vmax=_HEAT_LEVELS - 0.5, lw=0
     )
     axes.set_yscale("log")
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: milliseconds(value)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("seconds since the start, by the intended send time")
     axes.grid(visible=False)
@@ -163,7 +163,7 @@ def points(
     if limit_ms is not None:
         axes.axhline(limit_ms, color=_COLOURS["muted"], lw=0.8, ls=(0, (2, 2)), label="limit")
     axes.set_yscale("log")
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: milliseconds(value)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("messages offered per second")
     return _svg(figure, axes, title)

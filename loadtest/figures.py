@@ -9,11 +9,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from loadtest import measure, scrape
+from loadtest import measure, schedule, scrape
 from loadtest.histogram import Latencies
 from loadtest.measure import Floats, Joined
-from loadtest.observer import STATUSES
-from loadtest.vitals import OBSERVER, Vitals
+from loadtest.rows import OBSERVER, STATUSES, Vitals
 from loadtest.workload import Closed, Workload
 from pipeline.events import Status
 
@@ -85,12 +84,11 @@ def warm(taken: Taken) -> measure.Rows:
 
 def pace(taken: Taken) -> dict[str, float]:
     """Offered and answered messages a second, and the length of it all in seconds."""
-    rows, joined = taken.joined.rows, taken.joined
-    if not len(rows):
-        return {"offered_per_s": 0.0, "throughput_per_s": 0.0, "sending_s": 0.0, "total_s": 0.0}
-    first_ns = int(rows["intended_ns"][0])
-    sending_s = max(1e-9, (taken.sent_until_ns - first_ns) / 1e9)
-    total_s = max(sending_s, (int(joined.column("seen_ns").max()) - first_ns) / 1e9)
+    joined, load = taken.joined, taken.workload.load
+    planned_s = 0.0 if isinstance(load, Closed) else schedule.duration_s(schedule.segments(load))
+    sending_s = max(planned_s, (taken.sent_until_ns - taken.start_ns) / 1e9, 1e-9)
+    last_ns = int(joined.column("seen_ns").max(initial=0))
+    total_s = max(sending_s, (last_ns - taken.start_ns) / 1e9)
     return {
         "offered_per_s": taken.scheduled / sending_s,
         "throughput_per_s": int(np.count_nonzero(joined.answered)) / total_s,

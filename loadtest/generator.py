@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from loadtest import mix, orders, schedule
+from loadtest import mix, orders, rows, schedule
 from loadtest.closed import Window
 from loadtest.histogram import Latencies
 from loadtest.orders import Order, Told
@@ -127,7 +127,7 @@ class Generator:
     ) -> None:
         sent_ns = time.monotonic_ns()
         completion = record.topic == self._settings.topics.completions
-        kind = orders.COMPLETION if completion else orders.PROMPT
+        kind = rows.COMPLETION if completion else rows.PROMPT
         row = [sequence, intended_ns, sent_ns, 0, kind, -1, -1, int(malformed)]
         self._rows.append(row)
         self._late_ns = sent_ns - intended_ns
@@ -173,8 +173,8 @@ class Generator:
 
     def finish(self) -> None:
         """Write the rows and say so, with the histograms."""
-        rows = np.array([tuple(row) for row in self._rows], dtype=orders.ROW)
-        np.save(Path(self._order.rows), rows)
+        table = np.array([tuple(row) for row in self._rows], dtype=rows.ROW)
+        np.save(Path(self._order.rows), table)
         say(self._told("done", late=self._late.encode(), ack=self._ack.encode()))
 
 
@@ -197,6 +197,7 @@ async def _main() -> None:
             return
         await _unless_orphaned(generator.run(int(start_ns)), lines)
         generator.finish()
+        await lines.read()  # the parent may still want to see what this process used
 
 
 async def _stdin() -> asyncio.StreamReader:

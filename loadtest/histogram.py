@@ -43,7 +43,8 @@ class Latencies:
 
     def add(self, other: Latencies) -> None:
         """Count what another histogram counted."""
-        self._histogram.add(other._histogram)
+        if other.count:  # an empty one would bring a minimum of 0 along
+            self._histogram.add(other._histogram)
 
     @property
     def count(self) -> int:

@@ -76,7 +76,8 @@ def limit(step: Mapping[str, Any], *, cores: int) -> str:
         return "The generator limits: it could not keep its schedule, so the stack is not at fault."
     seconds = max(1e-9, step["total_s"])
     used = {name: each["cpu_cores"] for name, each in step["usage"].items()}
-    compute = step["triton"].get("compute_s", 0.0) / seconds
+    # Counters are read a moment before and after, so their window is a little longer.
+    compute = min(1.0, step["triton"].get("compute_s", 0.0) / seconds)
     most = max(used, key=lambda name: used[name], default="")
     if used and sum(used.values()) >= _SATURATED * cores:
         return (

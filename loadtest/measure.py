@@ -18,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from loadtest.observer import FIELDS
+from loadtest.rows import FIELDS
 
 Rows = np.ndarray[Any, Any]
 Floats = NDArray[np.float64]
@@ -31,7 +31,7 @@ STAGES: Final = ("late", "to_worker", "judge", "conclude", "deliver")
 class Joined:
     """Each sent message with the first of its outcomes.
 
-    `rows` as of `orders.ROW`; `seen` int64 [outcomes, FIELDS]; `verdict` and
+    `rows` as of `rows.ROW`; `seen` int64 [outcomes, FIELDS]; `verdict` and
     `dead` index `seen` for each row, -1 where there is none; `duplicates` and
     `foreign` count outcomes beyond the first, and of others' messages.
     """

@@ -8,34 +8,20 @@ from array import array
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import Any, Final, Self
+from typing import Any, Self
 
 import numpy as np
 
 from loadtest import stamp
+from loadtest.rows import COMPLETION, FIELDS, PROMPT, STATUSES
 from pipeline import codec, headers
 from pipeline.adapters.kafka import KafkaReader, Record
 from pipeline.dedupe import Deduplicator
 from pipeline.errors import Rejected, SluiceError
-from pipeline.events import Position, Status, Verdict
+from pipeline.events import Position, Verdict
 from pipeline.ranges import Edge
 from pipeline.resources import shipped
 from pipeline.settings import Settings
-
-FIELDS: Final = (
-    "dead",  # 1 for a dead letter, 0 for a verdict
-    "kind",  # 0 prompt, 1 completion, as in `orders`
-    "partition",
-    "offset",  # of the input
-    "sequence",  # of this run, -1 when the outcome does not tell
-    "seen_ns",  # monotonic
-    "received_us",  # wall clock, as the three below; 0 when there is none
-    "scored_us",
-    "emitted_us",
-    "status",  # index into `STATUSES`
-    "repeat",  # 1 when an outcome of this sort was seen for the position before
-)
-STATUSES: Final = (Status.SCORED, Status.DEGRADED, Status.UNSCANNED, Status.UNKNOWN)
 
 
 class Observer:
@@ -45,7 +31,7 @@ class Observer:
         topics = settings.topics
         self._run = run
         self._verdicts = topics.verdicts
-        self._kinds = {topics.prompts: 0, topics.completions: 1}
+        self._kinds = {topics.prompts: PROMPT, topics.completions: COMPLETION}
         self._schemas = codec.load_schemas(shipped("schemas"))
         self._seen = {False: Deduplicator(), True: Deduplicator()}
         self._rows = array("q")

@@ -2,34 +2,20 @@
 
 The parent writes one JSON line, the order, and later `go MONOTONIC_NS`. A
 generator answers with JSON lines: `ready`, `progress` now and then, `done`.
-Its rows, one a message, go to a file as a numpy array of dtype `ROW`.
+Its rows, one a message, go to a file as a numpy array of dtype `rows.ROW`.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import orjson
 
+from loadtest.rows import ROW
 from loadtest.workload import Workload, validated
-
-ROW: Final = np.dtype(
-    [
-        ("sequence", "<i8"),
-        ("intended_ns", "<i8"),  # monotonic, as all times here
-        ("sent_ns", "<i8"),
-        ("acked_ns", "<i8"),  # 0 when the broker never acknowledged it
-        ("kind", "<i2"),  # 0 prompt, 1 completion
-        ("partition", "<i4"),
-        ("offset", "<i8"),
-        ("malformed", "?"),
-    ]
-)
-PROMPT: Final = 0
-COMPLETION: Final = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

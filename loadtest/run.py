@@ -20,8 +20,9 @@ from loadtest.fleet import Fleet
 from loadtest.measure import join
 from loadtest.observer import Observer
 from loadtest.orders import Order
+from loadtest.rows import OBSERVER
 from loadtest.summary import About, summarise
-from loadtest.vitals import OBSERVER, Watch
+from loadtest.vitals import Watch
 from loadtest.workload import Closed, Workload
 from pipeline.settings import Settings
 
@@ -104,6 +105,7 @@ class Running:
             fleet = await stack.enter_async_context(Fleet(self._orders(scratch)))
             self._fleet = fleet
             watch = self._watch(fleet)
+            await watch.once()
             watching = asyncio.create_task(watch.run())
             stack.callback(watching.cancel)
             before_us = _offset_us()

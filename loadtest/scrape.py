@@ -1,11 +1,9 @@
-"""Prometheus text from loopback or wherever the stack says, and differences of it."""
+"""Prometheus text as numbers, and what they gained between two looks. Pure."""
 
 from __future__ import annotations
 
 import math
-import urllib.error
-import urllib.request
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -13,7 +11,6 @@ from prometheus_client.parser import text_string_to_metric_families
 Values = Mapping[str, float]
 """Sums over labels by sample name; a label set is kept where it was asked for."""
 
-_TIMEOUT_S: Final = 2.0
 TRITON_PARTS: Final = {
     "queue": "nv_inference_queue_duration_us",
     "compute_input": "nv_inference_compute_input_duration_us",
@@ -25,20 +22,6 @@ TRITON_ROWS: Final = "nv_inference_count"
 WORKER_STAGES: Final = ("wait", "tokenise", "infer", "publish")
 _TRITON: Final = "nv_"
 _STAGE: Final = "sluice_stage_seconds"
-
-
-def fetch(urls: Iterable[str]) -> Values | None:
-    """The samples of all addresses, added up; None when one does not answer."""
-    total: dict[str, float] = {}
-    for url in urls:
-        try:
-            with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as answer:  # noqa: S310
-                text = answer.read().decode("utf-8", "replace")
-        except (urllib.error.URLError, OSError):
-            return None
-        for name, value in parse(text).items():
-            total[name] = total.get(name, 0.0) + value
-    return total
 
 
 def parse(text: str) -> Values:

@@ -10,7 +10,7 @@ import numpy as np
 
 from loadtest import measure, scrape
 from loadtest.figures import Taken
-from loadtest.vitals import Vitals
+from loadtest.rows import Vitals
 
 Row = dict[str, float | None]
 _HEAT_COLUMNS: Final = 60

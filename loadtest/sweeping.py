@@ -18,6 +18,7 @@ from pipeline.errors import Misconfigured
 
 FILE: Final = "sweep.json"
 FORMAT: Final = 1
+_ATTEMPTS: Final = 3
 
 
 class Sweeping:
@@ -73,10 +74,15 @@ class Sweeping:
         (folder / "report.html").write_text(render_sweep(document), encoding="utf-8")
 
     async def _step(self, rate: float, workload: Workload, folder: Path) -> dict[str, Any]:
+        """One rate; tried again when the generator, not the stack, was the one that failed."""
         name = f"{rate:g}-per-s"
-        self._running = Running(workload, name, self._target)
-        summary = await self._running.finish(folder / name)
-        return knee.step(summary, rate, p95_limit_ms=self._limit_ms)
+        for _ in range(_ATTEMPTS):
+            self._running = Running(workload, name, self._target)
+            summary = await self._running.finish(folder / name)
+            step = knee.step(summary, rate, p95_limit_ms=self._limit_ms)
+            if step["state"] != "invalid" or self._stopped:
+                break
+        return step
 
 
 def steps(

@@ -4,41 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 import psutil
 
 from loadtest import scrape
+from loadtest.rows import OBSERVER, Usage, Vitals
 from loadtest.scrape import Values
 from pipeline.adapters.kafka import KafkaReader
-from pipeline.errors import SluiceError
 from pipeline.settings import Settings
 
 EVERY_S: Final = 1.0
-OBSERVER: Final = "observer"
-"""The name of this process, whose children are the others."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Usage:
-    """A process and its children: CPU seconds used so far, resident bytes now."""
-
-    cpu_s: float
-    rss_bytes: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Vitals:
-    """One look at the stack; None where nobody answered or nobody was asked."""
-
-    at_ns: int
-    late_ms: float
-    lag: int | None
-    triton: Values | None
-    worker: Values | None
-    usage: Mapping[str, Usage] = field(default_factory=dict)
+_TIMEOUT_S: Final = 2.0
 
 
 class Watch:
@@ -91,7 +71,7 @@ class Watch:
         )
 
     async def _fetched(self, urls: tuple[str, ...]) -> Values | None:
-        return await asyncio.to_thread(scrape.fetch, urls) if urls else None
+        return await asyncio.to_thread(fetch, urls) if urls else None
 
     async def _lag(self, reader: KafkaReader) -> int | None:
         """Messages of both input topics behind the group's commits."""
@@ -101,7 +81,7 @@ class Watch:
                 committed = await reader.committed(self._settings.kafka.group, topic)
                 for part in await reader.bounds(topic):
                     lag += part.end - max(part.start, committed.get(part.partition, 0))
-        except SluiceError:
+        except Exception:  # aiokafka's own, when the group has no coordinator yet: no lag known
             return None
         return lag
 
@@ -122,3 +102,17 @@ def usage_of(pid: int, *, alone: bool = False) -> Usage | None:
         except psutil.Error:
             continue
     return Usage(cpu_s=cpu_s, rss_bytes=rss_bytes)
+
+
+def fetch(urls: Iterable[str]) -> Values | None:
+    """The samples of all addresses, added up; None when one does not answer."""
+    total: dict[str, float] = {}
+    for url in urls:
+        try:
+            with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as answer:  # noqa: S310
+                text = answer.read().decode("utf-8", "replace")
+        except (urllib.error.URLError, OSError):
+            return None
+        for name, value in scrape.parse(text).items():
+            total[name] = total.get(name, 0.0) + value
+    return total

@@ -205,7 +205,7 @@ def validated(document: dict[str, Any], name: str) -> Workload:
 def _where(loc: tuple[int | str, ...]) -> str:
     # The discriminator's value is part of pydantic's path, but not of the file's.
     parts = [str(part) for part in loc]
-    if parts[:1] == ["load"] and len(parts) > 2:
+    if parts[:1] == ["load"] and len(parts) > 1:
         del parts[1]
     return ".".join(parts) or "workload"
 

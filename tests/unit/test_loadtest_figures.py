@@ -1,0 +1,143 @@
+"""A run's figures: nothing omitted, nothing counted twice, validity stated."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loadtest import figures, measure, series
+
+from .loadtest_runs import OFFSET_US, Sent, rows_of, seen_of, steady, summary, taken
+
+messages = st.lists(
+    st.builds(
+        Sent,
+        due_ms=st.floats(0, 5000),
+        late_ms=st.floats(0, 500),
+        seen_ms=st.lists(st.floats(600, 3000), max_size=3).map(tuple),
+        dead=st.booleans(),
+        acked=st.booleans(),
+        placed=st.booleans(),
+    ),
+    max_size=40,
+)
+
+
+@given(messages)
+def test_every_scheduled_message_is_counted_once(given_messages: list[Sent]) -> None:
+    """Scheduled = answered + lost + never accepted; outcomes = first ones + duplicates."""
+    run = taken(given_messages, scheduled=len(given_messages) + 3)
+    counts = figures.counts(run)
+    answered = sum(bool(each.seen_ms) for each in given_messages)
+    assert counts["verdicts"] + counts["dead_lettered"] == answered
+    assert counts["dropped"] == counts["scheduled"] - answered
+    assert counts["lost"] == sum(each.acked and not each.seen_ms for each in given_messages)
+    assert counts["duplicates"] == sum(max(0, len(each.seen_ms) - 1) for each in given_messages)
+    assert counts["foreign"] == 0
+
+
+def test_a_stalled_generator_cannot_hide_latency() -> None:
+    """Sent a second late and answered 20 ms later, a message took more than a second."""
+    run = taken([Sent(due_ms=0, late_ms=1000, seen_ms=(1020,))])
+    rows = {name: made.summary_ms() for name, made in figures.latencies(run).items()}
+    assert rows["end_to_end"] is not None
+    assert rows["naive"] is not None
+    assert rows["end_to_end"]["p50"] == pytest.approx(1020, rel=0.01)
+    assert rows["naive"]["p50"] == pytest.approx(20, rel=0.01)
+
+
+def test_a_run_whose_generator_was_late_is_invalid_not_fast() -> None:
+    """However good its figures are, it does not pass; the criterion is stated."""
+    late = [Sent(due_ms=n, late_ms=80, seen_ms=(100,)) for n in range(100)]
+    found = summary(taken(late, thresholds=["p95_ms <= 500"]))
+    assert (found["valid"], found["passed"]) == (False, False)
+    assert "p99 80 ms behind its schedule, at most 50 ms count" in found["invalid_because"][0]
+    assert found["thresholds"][0]["holds"]
+
+
+def test_a_schedule_that_was_not_sent_is_invalid() -> None:
+    """Half of it missing is no run."""
+    assert "only 50.0 % of the schedule was sent" in figures.reasons(
+        taken(steady(50), scheduled=100)
+    )
+
+
+def test_closed_loops_have_no_schedule_to_be_late_for() -> None:
+    """Lateness there is by definition."""
+    load = {"mode": "closed", "concurrency": 2, "messages": 1}
+    assert figures.reasons(taken([Sent(due_ms=0, late_ms=900)], load=load)) == []
+
+
+def test_stages_add_up_to_the_whole() -> None:
+    """Lateness, Kafka, judging, concluding and delivery are the end-to-end time."""
+    joined = measure.join(rows_of(steady(9)), seen_of(steady(9)))
+    stages = measure.stages_ms(joined, OFFSET_US)
+    assert list(stages) == list(measure.STAGES)
+    total = np.sum(list(stages.values()), axis=0)
+    assert total == pytest.approx(measure.end_to_end_ms(joined), abs=0.01)
+    assert stages["judge"] == pytest.approx(np.full(9, 10.0))
+
+
+def test_outcomes_of_others_are_not_ours() -> None:
+    """Verdicts on other traffic of the same topics are counted apart."""
+    joined = measure.join(rows_of(steady(3)), seen_of(steady(5)))
+    assert (joined.foreign, int(joined.answered.sum())) == (2, 3)
+
+
+def test_a_lost_acknowledgement_is_found_by_message_id() -> None:
+    """An outcome proves that the broker had the message."""
+    run = taken([Sent(due_ms=0, acked=False), Sent(due_ms=1, acked=False, seen_ms=())])
+    assert figures.counts(run)["accepted"] == 1
+    assert figures.counts(run)["lost"] == 0
+
+
+def test_warm_up_is_left_out_of_latencies_only() -> None:
+    """Its messages still count."""
+    slow = [Sent(due_ms=0, seen_ms=(5000,)), *(Sent(due_ms=2000 + n) for n in range(9))]
+    run = taken(slow, warmup_s=1.0)
+    assert figures.latencies(run)["end_to_end"].count == 9
+    assert figures.counts(run)["verdicts"] == 10
+
+
+def test_degraded_verdicts_are_counted() -> None:
+    """Anything but `scored` is."""
+    run = taken([Sent(due_ms=0, status=1), Sent(due_ms=1, status=2), Sent(due_ms=2)])
+    assert figures.counts(run)["degraded"] == 2
+
+
+def test_backlog_is_what_was_open_at_one_time() -> None:
+    """Three overlapping messages are three; one after the other is one."""
+    assert figures.backlog_max(taken([Sent(due_ms=n, seen_ms=(50,)) for n in range(3)])) == 3
+    apart = [Sent(due_ms=100.0 * n, seen_ms=(50,)) for n in range(3)]
+    assert figures.backlog_max(taken(apart)) == 1
+
+
+def test_a_moved_wall_clock_is_warned_of() -> None:
+    """Stages after sending rest on it."""
+    from dataclasses import replace
+
+    moved = replace(taken(steady(3)), offset_us=(0.0, 9000.0))
+    assert "wall clock moved by 9 ms" in figures.warnings(moved)[0]
+
+
+def test_series_account_for_every_message() -> None:
+    """Seconds add up to the counts; the backlog ends at zero."""
+    run = taken(steady(400))
+    rows = series.rows(run)
+    assert sum(row["sent"] or 0 for row in rows) == 400
+    assert sum(row["verdicts"] or 0 for row in rows) == 400
+    assert rows[-1]["backlog"] == 0
+    assert rows[1]["cpu_worker-1"] == pytest.approx(0.5)
+    assert rows[1]["triton_compute_ms"] == pytest.approx(20)
+    heat = series.heat(run)
+    assert heat is not None
+    assert heat.counts.sum() == 400
+
+
+def test_a_run_without_any_outcome_is_described_all_the_same() -> None:
+    """No division by nothing, no percentile of nothing."""
+    found = summary(taken([Sent(due_ms=0, seen_ms=())], thresholds=["lost == 0", "p95_ms <= 5"]))
+    assert [each["holds"] for each in found["thresholds"]] == [False, False]
+    assert found["rows_ms"]["end_to_end"] is None

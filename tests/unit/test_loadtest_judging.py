@@ -1,0 +1,169 @@
+"""Comparing runs, finding the knee, planning capacity."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from loadtest import knee, plan, sweeping
+from loadtest.compare import compare, doubts
+from loadtest.workload import validated
+from pipeline.errors import Misconfigured
+
+from .loadtest_runs import Sent, steady, summary, taken
+
+
+def words(before: dict[str, Any], after: dict[str, Any]) -> dict[str, str]:
+    """What became of each figure."""
+    return {each.name: each.word for each in compare(before, after)}
+
+
+def test_a_run_is_no_worse_than_itself() -> None:
+    """Nothing changed, nothing doubted."""
+    run = summary(taken(steady()))
+    assert set(words(run, run).values()) == {"same"}
+    assert doubts(run, run) == []
+
+
+def test_a_slower_run_is_worse_and_a_faster_one_better() -> None:
+    """Half as slow again is beyond any noise of these runs."""
+    before, after = summary(taken(steady())), summary(taken(steady(seen_ms=40)))
+    assert words(before, after)["p95_ms"] == "worse"
+    assert words(after, before)["p95_ms"] == "better"
+
+
+def test_a_difference_within_the_noise_is_none() -> None:
+    """Runs that swing between stretches by more than they differ are the same."""
+    swinging = [
+        Sent(due_ms=10.0 * n, seen_ms=(20.0 + 30 * (n // 40 % 2) + shift,))
+        for shift in (0,)
+        for n in range(400)
+    ]
+    shifted = [Sent(due_ms=s.due_ms, seen_ms=(s.seen_ms[0] + 8,)) for s in swinging]
+    assert words(summary(taken(swinging)), summary(taken(shifted)))["p95_ms"] == "same"
+
+
+def test_any_loss_is_worse() -> None:
+    """Counts have no noise."""
+    lossy = [*steady(399), Sent(due_ms=4000, seen_ms=())]
+    assert words(summary(taken(steady())), summary(taken(lossy)))["lost"] == "worse"
+
+
+def test_unlike_runs_are_doubted() -> None:
+    """Another workload, another guard, an invalid run."""
+    before = summary(taken(steady()))
+    late = [Sent(due_ms=n, late_ms=200, seen_ms=(300,)) for n in range(60)]
+    after = summary(taken(late, seed=9)) | {"guards": []}
+    found = " / ".join(doubts(before, after))
+    assert "the second run is invalid" in found
+    assert "the workloads differ" in found
+    assert "the guards differ" in found
+
+
+def made(rate: float, *, state: str = "holds", p95: float = 50, **change: Any) -> dict[str, Any]:
+    """A step of a sweep: 2 ms of Triton and 200 us of worker a message, for 10 s."""
+    step = {
+        "rate_per_s": rate, "throughput_per_s": rate, "p50_ms": 10, "p95_ms": p95, "p99_ms": p95,
+        "backlog_max": 5, "drain_s": 0.1, "sending_s": 10, "total_s": 10, "answered": rate * 10,
+        "dropped": 0, "state": state, "stages_ms": {"judge": 20, "deliver": 3},
+        "usage": {"worker-1": {"cpu_cores": rate * 2e-4, "cpu_us_per_message": 200}},
+        "triton": {"compute_s": rate * 10 * 2e-3},
+    }  # fmt: skip
+    return step | change
+
+
+def sweep(*steps: dict[str, Any]) -> dict[str, Any]:
+    """The document of a sweep."""
+    return {"steps": list(steps), "knee": knee.find(steps, cores=2), "target": "Kafka"}
+
+
+def test_the_knee_lies_between_what_holds_and_what_does_not() -> None:
+    """Both bounds are told."""
+    found = knee.find([made(100), made(200), made(400, state="slow", p95=900)], cores=2)
+    assert (found["holds_per_s"], found["breaks_per_s"]) == (200, 400)
+    assert "200 messages per second hold" in found["text"]
+    assert "400 do not (slow)" in found["text"]
+
+
+def test_a_sweep_without_a_break_has_no_knee() -> None:
+    """It says so instead of naming the last rate a limit."""
+    found = knee.find([made(100), made(200)], cores=2)
+    assert found["breaks_per_s"] is None
+    assert "no rate that was tried broke it" in found["text"]
+
+
+@pytest.mark.parametrize(
+    ("step", "told"),
+    [
+        (made(9, state="invalid"), "The generator limits"),
+        (made(9, usage={"triton": {"cpu_cores": 1.9}}), "The processor limits: 1.9 of 2 cores"),
+        (made(9, triton={"compute_s": 9.5}), "The guard limits: Triton computes 95 %"),
+        (made(9, usage={"worker-1": {"cpu_cores": 0.95}}), "The worker limits"),
+        (made(9), "most time goes to tokenising and the guard"),
+        (made(9, stages_ms={}), "no message was judged"),
+    ],
+)
+def test_what_limits_is_what_was_saturated(step: dict[str, Any], told: str) -> None:
+    """The generator first: a stack that was not loaded is not at fault."""
+    assert told in knee.limit(step, cores=2)
+
+
+def test_a_steps_state_names_the_first_failure() -> None:
+    """Lateness of the generator excuses everything that follows from it."""
+    good = summary(taken(steady()))
+    assert knee.state(good, 500) == "holds"
+    assert knee.state(good, 5) == "slow"
+    assert knee.state(good | {"valid": False}, 5) == "invalid"
+    assert knee.state(good | {"counts": good["counts"] | {"dropped": 1}}, 500) == "dropped"
+    growing = good["pace"] | {"total_s": good["pace"]["sending_s"] + 9}
+    assert knee.state(good | {"pace": growing}, 500) == "behind"
+
+
+def test_a_plan_multiplies_measured_costs() -> None:
+    """At 2 ms a message and 80 % use, 50,000 a second need about 125 Triton instances."""
+    held = [made(100, p95=20), made(200, p95=25), made(300, p95=35)]
+    found = plan.plan(sweep(*held, made(400, state="slow", p95=900)), rate_per_s=50_000, p95_ms=500)
+    assert found.utilisation == pytest.approx(0.8)
+    assert found.triton_replicas.likely == 125
+    assert found.workers.likely == 13
+    assert found.partitions.likely >= found.workers.likely
+    for need in (found.triton_replicas, found.workers, found.partitions):
+        assert need.low <= need.likely <= need.high
+    assert found.triton_replicas.high > 125
+    assert any("167 times" in remark for remark in found.remarks)
+
+
+def test_a_tighter_latency_takes_more() -> None:
+    """Less of each replica may be used."""
+    document = sweep(made(100, p95=25), made(300, p95=90), made(400, p95=230))
+    tight, loose = (plan.plan(document, rate_per_s=9000, p95_ms=p95) for p95 in (60, 500))
+    assert tight.utilisation < loose.utilisation
+    assert tight.triton_replicas.likely > loose.triton_replicas.likely
+
+
+def test_a_latency_below_the_idle_one_cannot_be_planned() -> None:
+    """More replicas do not make a guard faster."""
+    document = sweep(made(100, p95=50), made(200, p95=55), made(300, p95=65))
+    with pytest.raises(Misconfigured, match="no number of replicas brings 10 ms"):
+        plan.plan(document, rate_per_s=100, p95_ms=10)
+
+
+@pytest.mark.parametrize(
+    ("step", "told"),
+    [(made(9, state="slow"), "no step of the sweep held"), (made(9, usage={}), "did not see")],
+)
+def test_a_sweep_that_carries_no_plan_is_refused(step: dict[str, Any], told: str) -> None:
+    """The error says what to do."""
+    with pytest.raises(Misconfigured, match=told):
+        plan.plan(sweep(step), rate_per_s=1, p95_ms=500)
+
+
+def test_sweep_rates_must_ascend() -> None:
+    """A sweep stops at the first that does not hold, so order matters."""
+    load = {"mode": "rate", "rate_per_s": 1, "messages": 1}
+    base = validated({"question": "?", "load": load}, "test")
+    assert [rate for rate, _ in sweeping.steps(base, [1, 5], 2)] == [1, 5]
+    for rates in (None, [5.0, 1.0], [0.0, 1.0]):
+        with pytest.raises(Misconfigured, match="ascending rates"):
+            sweeping.steps(base, rates, 2)

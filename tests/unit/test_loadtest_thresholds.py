@@ -1,0 +1,102 @@
+"""Thresholds: read, checked, and never held by missing figures."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from loadtest import scrape
+from loadtest.histogram import Latencies
+from loadtest.thresholds import check, parse
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "holds"),
+    [
+        ("p95_ms <= 500", 500.0, True),
+        ("p95_ms < 500", 500.0, False),
+        ("lost == 0", 0.0, True),
+        ("lost == 0", 1.0, False),
+        ("throughput_per_s >= 99.5", 99.0, False),
+        ("naive_p99_ms > 1", 2.0, True),
+    ],
+)
+def test_a_bound_holds_or_does_not(text: str, value: float, *, holds: bool) -> None:
+    """The relation as written, the unit as named."""
+    limit = parse(text)
+    (checked,) = check([limit], {limit.name: value, "scheduled": 1000.0})
+    assert checked.holds is holds
+
+
+def test_a_percentage_is_of_what_was_scheduled() -> None:
+    """1 % of 10,000 is 100: 100 hold, 101 do not."""
+    limit = parse("dropped <= 1%")
+    assert check([limit], {"dropped": 100.0, "scheduled": 10_000.0})[0].holds
+    assert not check([limit], {"dropped": 101.0, "scheduled": 10_000.0})[0].holds
+
+
+def test_nothing_measured_is_not_held() -> None:
+    """A run without a single verdict does not pass a latency bound."""
+    (checked,) = check([parse("p95_ms <= 500")], {"scheduled": 10.0})
+    assert checked.value is None
+    assert not checked.holds
+
+
+@pytest.mark.parametrize("text", ["p95_ms", "p95_ms <= x", "p95_ms <= 5%", "speed < 3", "lost=0"])
+def test_a_text_that_is_no_threshold_is_refused(text: str) -> None:
+    """The error quotes the text or names what is not measured."""
+    with pytest.raises(ValueError, match=r"not of the form|not measured|not a count"):
+        parse(text)
+
+
+@settings(max_examples=15)
+@given(st.lists(st.integers(1, 10_000_000), min_size=1, max_size=99), st.integers(1, 3))
+def test_merged_histograms_count_as_one(values_us: list[int], parts: int) -> None:
+    """Sent between processes and added, they give the figures of a single one."""
+    merged = Latencies()
+    for part in range(parts):
+        merged.add(Latencies.decode(Latencies.of(values_us[part::parts]).encode()))
+    assert merged.count == len(values_us)
+    assert merged.summary_ms() == Latencies.of(values_us).summary_ms()
+
+
+def test_an_empty_histogram_has_no_figures() -> None:
+    """Not zero: nothing."""
+    assert Latencies().summary_ms() is None
+
+
+PAGE = """# TYPE nv_inference_request_success counter
+nv_inference_request_success{model="a",version="1"} 40
+nv_inference_request_success{model="b",version="1"} 10
+# TYPE nv_inference_queue_duration_us counter
+nv_inference_queue_duration_us{model="a",version="1"} 50000
+nv_inference_queue_duration_us{model="b",version="1"} 50000
+# TYPE sluice_stage_seconds histogram
+sluice_stage_seconds_bucket{stage="wait",le="0.1"} 50
+sluice_stage_seconds_bucket{stage="wait",le="0.2"} 100
+sluice_stage_seconds_bucket{stage="wait",le="+Inf"} 100
+sluice_stage_seconds_count{stage="wait"} 100
+sluice_stage_seconds_sum{stage="wait"} 10
+"""
+
+
+def test_tritons_counters_become_means_a_request() -> None:
+    """Over all models: 100,000 us of 50 requests are 2 ms."""
+    assert scrape.triton_means_ms(scrape.parse(PAGE))["queue"] == pytest.approx(2.0)
+    assert scrape.triton_means_ms({}) == {}
+
+
+def test_a_stages_buckets_become_estimated_percentiles() -> None:
+    """Evenly filled inside a bucket; the mean is exact."""
+    stage = scrape.worker_stage_ms(scrape.parse(PAGE), "wait")
+    assert stage is not None
+    assert stage["avg"] == pytest.approx(100)
+    assert stage["p50"] == pytest.approx(100)
+    assert stage["p75"] == pytest.approx(150)
+    assert scrape.worker_stage_ms({}, "wait") is None
+
+
+def test_a_counter_that_began_anew_counts_from_zero() -> None:
+    """A restarted worker does not make a negative difference."""
+    assert scrape.difference({"a": 5.0, "b": 2.0}, {"a": 3.0, "b": 9.0}) == {"a": 2.0, "b": 2.0}
