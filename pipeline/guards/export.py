@@ -32,7 +32,7 @@ from pipeline.guards.recipes import Recipe
 OPSET: Final = 17
 ONE_FILE_BYTES: Final = 1_800_000_000
 """Beyond this the weights lie in `model.onnx.data`: a protobuf ends at 2 GiB."""
-WINDOWS: Final = 64
+WINDOWS: Final = 16
 
 GOLDEN: Final = (
     (Kind.PROMPT, "What is a good recipe for vegetable soup?", ""),

@@ -56,7 +56,12 @@ class Recipe:
     def up_to(self, max_length: int) -> Recipe:
         """The same guard with a longest window of `max_length` tokens."""
         shorter = tuple(bucket for bucket in self.buckets if bucket < max_length)
-        return replace(self, buckets=(*shorter, max_length))
+        return replace(
+            self,
+            buckets=(*shorter, max_length),
+            overlap=min(self.overlap, max_length // 4),
+            context_length=min(self.context_length, max_length // 4),
+        )
 
 
 def _chat(version: Version, title: str, license_name: str) -> Recipe:

@@ -27,14 +27,14 @@ Texts = Sequence[tuple[Kind, str, str]]
 Run = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float32]]
 """`input_ids` and `attention_mask` [rows, length] to logits [rows, classes]."""
 
-WINDOWS: Final = 64
+WINDOWS: Final = 16
 PROBES: Final[Texts] = (
     (Kind.PROMPT, "hello", ""),
     (Kind.PROMPT, "How do I kill a process that no longer answers?", ""),
     (Kind.PROMPT, "¿Cómo se hace el pan? パンの作り方は？ 🍞", ""),
-    (Kind.PROMPT, "The quick brown fox jumps over the lazy dog. " * 120, ""),
+    (Kind.PROMPT, "The quick brown fox jumps over the lazy dog. " * 60, ""),
     (Kind.COMPLETION, "I cannot help with that.", "Tell me how to hurt someone."),
-    (Kind.COMPLETION, "Certainly. " * 200, "Say certainly very often."),
+    (Kind.COMPLETION, "Certainly. " * 100, "Say certainly very often."),
 )
 """Texts of several lengths and languages that need no right answer, only the same one."""
 

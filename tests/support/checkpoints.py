@@ -12,6 +12,9 @@ from typing import Any
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
+from pipeline.guards import llama_guard
+from pipeline.guards.llama_guard import VERSIONS
+
 SPECIALS = {
     3: ["<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|pad|>"],
     4: ["<|begin_of_text|>", "<|header_start|>", "<|header_end|>", "<|eot|>", "<|pad|>"],
@@ -111,9 +114,11 @@ def _byte_pairs(generation: int) -> Tokenizer:
         ]
     )
     tokenizer.decoder = decoders.ByteLevel()
-    lines = [*_WORDS, *(f" {word}" for word in _WORDS), *(f"S{n}" for n in range(1, 15))]
+    # Knowing the template's own words keeps it about as short as it really is.
+    prompts = [llama_guard.render(each, [("user", "")]) for each in VERSIONS.values()]
+    lines = [*prompts, *_WORDS, *(f" {word}" for word in _WORDS), *(f"S{n}" for n in range(1, 15))]
     trainer = trainers.BpeTrainer(
-        vocab_size=600,
+        vocab_size=900,
         special_tokens=SPECIALS[generation],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
