@@ -125,7 +125,7 @@ class Reading:
         if "text" not in header:
             raise Misconfigured(
                 f"{name} has no column for 'text' among: {printable(', '.join(header)[:200])}",
-                remedy="Name it with --column COLUMN=text; the first line must be the header",
+                remedy="Name it with --column text=COLUMN; the first line must be the header",
             )
         while True:
             where = f"{name}:{rows.line_num + 1}"

@@ -34,7 +34,7 @@ def publish(
     whole: Annotated[bool, typer.Option("--whole", help="A text file is one message.")] = False,
     column: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=FIELD", help="Which CSV column holds which field."),
+        typer.Option(metavar="FIELD=COLUMN", help="Which CSV column holds which field."),
     ] = None,
     rate: Annotated[
         float | None, typer.Option(min=0.001, help="Messages per second, on a fixed schedule.")
@@ -58,7 +58,7 @@ def publish(
     Examples:
       echo "How do I bake bread?" | sluice publish --wait
       sluice publish traffic.jsonl --rate 50
-      sluice publish export.csv --column body=text --column org=tenant --kind completion
+      sluice publish export.csv --column text=body --column tenant=org --kind completion
     """
     reading = Reading(
         kind=kind, tenant=tenant, format=form, whole=whole, columns=_columns(column or [])
@@ -89,11 +89,11 @@ def _columns(given: list[str]) -> dict[str, str]:
     """Fields by column name; raises Misconfigured for another form or field."""
     columns = {}
     for pair in given:
-        name, _, target = pair.rpartition("=")
+        target, _, name = pair.partition("=")
         if not name or target not in FIELDS:
             raise Misconfigured(
                 f"--column {pair!r} does not name a field",
-                remedy=f"Write NAME=FIELD with a field of: {', '.join(FIELDS)}",
+                remedy=f"Write FIELD=COLUMN with a field of: {', '.join(FIELDS)}",
             )
         columns[name] = target
     return columns

@@ -112,7 +112,7 @@ def test_csv_takes_texts_of_any_length() -> None:
 
 def test_csv_without_a_text_column_is_an_error() -> None:
     """It says which columns there are and how to map one."""
-    with pytest.raises(Misconfigured, match=r"a, b.*--column COLUMN=text"):
+    with pytest.raises(Misconfigured, match=r"a, b.*--column text=COLUMN"):
         read("a,b\n1,2\n", "x.csv")
 
 
