@@ -200,6 +200,11 @@ def warnings(taken: Taken) -> list[str]:
     step_ms = abs(taken.offset_us[1] - taken.offset_us[0]) / 1000
     if step_ms > _CLOCK_STEP_MS:
         found.append(f"the wall clock moved by {step_ms:.0f} ms: stages after sending are skewed")
+    if open_ := counts(taken)["lost"]:
+        found.append(
+            f"{open_:,} messages had no outcome when the run gave up on them,"
+            f" {taken.workload.settle_s:g} s after the last was sent: it may still come"
+        )
     late = [look.late_ms for look in taken.vitals]
     if late and max(late) > _OBSERVER_LATE_MS:
         found.append(

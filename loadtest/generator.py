@@ -213,6 +213,7 @@ async def _unless_orphaned(work: Any, lines: asyncio.StreamReader) -> None:
     closed = asyncio.ensure_future(lines.read())
     await asyncio.wait({working, closed}, return_when=asyncio.FIRST_COMPLETED)
     closed.cancel()
+    await asyncio.gather(closed, return_exceptions=True)  # one reader at a time
     if not working.done():
         working.cancel()
         with contextlib.suppress(asyncio.CancelledError):

@@ -1,10 +1,11 @@
 """How much of everything a target rate takes, from a sweep. Pure.
 
-The model. A message costs a Triton instance `compute_s / message` and a worker
-`CPU s / message`, both measured; their inverse is what one of them can do. At
-a share rho of that, p95 follows `base + k * rho / (1 - rho)`, the shape of a
-single queue, fitted to the steps that held. rho is the largest share that
-keeps p95 within the target, at most 0.8. Replicas add up linearly.
+The model. A message costs a Triton instance seconds of compute, and a worker
+seconds of CPU: the slopes of both over the rate, so that idling is not counted.
+Their inverse is what one of them can do. At a share rho of that, p95 follows
+`base + k * rho / (1 - rho)`, the shape of a single queue, fitted to the steps
+that held. rho is the largest share that keeps p95 within the target, at most
+0.8. Replicas add up linearly.
 
 What it leaves out: the broker's limits, network between machines, skewed
 keys, and processors other than the one that was measured.
@@ -24,7 +25,10 @@ from pipeline.errors import Misconfigured
 _MOST: Final = 0.8
 _LEAST: Final = 0.05
 _SPREAD_ALONE: Final = 0.25
-"""The uncertainty of a cost that only one step measured."""
+"""The uncertainty of a cost that one or two steps measured: a guess, and a wide one."""
+
+_SPREAD_LEAST: Final = 0.05
+_UNSURE: Final = 0.5
 
 _PARTITIONS_PER_WORKER: Final = 2
 _FAR: Final = 10.0
@@ -72,7 +76,9 @@ def plan(sweep: Mapping[str, Any], *, rate_per_s: float, p95_ms: float) -> Plan:
             "no step of the sweep held, so there is nothing to plan from",
             remedy="Sweep again from a lower rate",
         )
-    worker, triton = _cost(held, _worker_s), _cost(held, _triton_s)
+    # A step that was too slow still shows what a message costs; one that was late does not.
+    seen = [each for each in sweep["steps"] if each["state"] != "invalid"]
+    worker, triton = _cost(seen, _worker_busy), _cost(seen, _triton_busy)
     if triton is None or worker is None:
         raise Misconfigured(
             "the sweep did not see what worker and Triton use",
@@ -104,7 +110,7 @@ def plan(sweep: Mapping[str, Any], *, rate_per_s: float, p95_ms: float) -> Plan:
             likely=_PARTITIONS_PER_WORKER * workers.likely,
             high=_PARTITIONS_PER_WORKER * workers.high,
         ),
-        remarks=tuple(_remarks(sweep, held, rate_per_s)),
+        remarks=tuple(_remarks(sweep, held, rate_per_s, (worker, triton))),
     )
 
 
@@ -141,27 +147,39 @@ def need(rate_per_s: float, cost: Cost, share: float, doubt: float) -> Need:
     )
 
 
-def _cost(held: Sequence[Mapping[str, Any]], seconds: Any) -> Cost | None:
-    """Mean of the steps' costs, weighed by their messages; spread from their variance."""
-    known = [(value, each["answered"]) for each in held if (value := seconds(each)) is not None]
+def _cost(steps: Sequence[Mapping[str, Any]], busy: Any) -> Cost | None:
+    """The slope of busy seconds a second over answers a second; what idles costs nothing."""
+    known = [
+        (step["throughput_per_s"], value) for step in steps if (value := busy(step)) is not None
+    ]
     if not known:
         return None
-    values, weights = (np.array(column, dtype=float) for column in zip(*known, strict=True))
-    average = float(np.average(values, weights=weights))
-    if len(values) < 2:
-        return Cost(seconds=average, spread=_SPREAD_ALONE)
-    deviation = math.sqrt(float(np.average((values - average) ** 2, weights=weights)))
-    return Cost(seconds=average, spread=2 * deviation / average)
+    x, y = (np.array(column, dtype=float) for column in zip(*known, strict=True))
+    if len(known) < 2:
+        return Cost(seconds=float(y[0] / x[0]), spread=_SPREAD_ALONE)
+    slope, idle = np.polyfit(x, y, 1)
+    if slope <= 0 or idle < 0:
+        slope, idle = float(x @ y / (x @ x)), 0.0
+    return Cost(seconds=float(slope), spread=_spread(x, y - slope * x - idle, float(slope)))
 
 
-def _worker_s(step: Mapping[str, Any]) -> float | None:
-    used = [u["cpu_us_per_message"] for name, u in step["usage"].items() if "worker" in name]
-    return sum(used) / 1e6 if used else None
+def _spread(x: Any, residuals: Any, slope: float) -> float:
+    """Two standard errors of a slope, as a share of it; at least 5 %."""
+    if len(x) < 3:
+        return _SPREAD_ALONE
+    variance = float(residuals @ residuals) / (len(x) - 2)
+    error = math.sqrt(variance / float(((x - x.mean()) ** 2).sum()))
+    return max(_SPREAD_LEAST, 2 * error / slope)
 
 
-def _triton_s(step: Mapping[str, Any]) -> float | None:
+def _worker_busy(step: Mapping[str, Any]) -> float | None:
+    used = [each["cpu_cores"] for name, each in step["usage"].items() if "worker" in name]
+    return sum(used) if used else None
+
+
+def _triton_busy(step: Mapping[str, Any]) -> float | None:
     compute_s = step["triton"].get("compute_s")
-    return compute_s / step["answered"] if compute_s and step["answered"] else None
+    return compute_s / step["total_s"] if compute_s and step["answered"] else None
 
 
 def _workers(step: Mapping[str, Any]) -> int:
@@ -177,9 +195,14 @@ def _knee_spread(sweep: Mapping[str, Any]) -> float:
 
 
 def _remarks(
-    sweep: Mapping[str, Any], held: Sequence[Mapping[str, Any]], rate_per_s: float
+    sweep: Mapping[str, Any],
+    held: Sequence[Mapping[str, Any]],
+    rate_per_s: float,
+    costs: Sequence[Cost],
 ) -> list[str]:
     found = []
+    if max(each.spread for each in costs) > _UNSURE:
+        found.append("the steps disagree about what a message costs: sweep on a quiet machine")
     beyond = rate_per_s / max(each["rate_per_s"] for each in held)
     if beyond > _FAR:
         found.append(
