@@ -85,7 +85,9 @@ def warm(taken: Taken) -> measure.Rows:
 def pace(taken: Taken) -> dict[str, float]:
     """Offered and answered messages a second, and the length of it all in seconds."""
     joined, load = taken.joined, taken.workload.load
-    planned_s = 0.0 if isinstance(load, Closed) else schedule.duration_s(schedule.segments(load))
+    planned_s = 0.0
+    if not isinstance(load, Closed) and not taken.interrupted:
+        planned_s = schedule.duration_s(schedule.segments(load))
     sending_s = max(planned_s, (taken.sent_until_ns - taken.start_ns) / 1e9, 1e-9)
     last_ns = int(joined.column("seen_ns").max(initial=0))
     total_s = max(sending_s, (last_ns - taken.start_ns) / 1e9)

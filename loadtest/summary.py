@@ -42,6 +42,7 @@ def summarise(taken: Taken, about: About) -> dict[str, Any]:
         "format": FORMAT,
         **_about(taken.workload, about),
         "valid": not invalid,
+        "interrupted": taken.interrupted,
         "invalid_because": invalid,
         "warnings": figures.warnings(taken),
         "passed": not invalid and all(each.holds for each in checked),

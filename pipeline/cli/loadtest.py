@@ -88,6 +88,8 @@ def run(
     else:
         _show(summary)
         console.note(f"\nreport: {folder / 'report.html'}")
+    if summary["interrupted"]:
+        raise typer.Exit(Exit.INTERRUPTED)
     raise typer.Exit(Exit.OK if summary["passed"] else Exit.GATE)
 
 
