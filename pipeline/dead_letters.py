@@ -56,12 +56,14 @@ class Budget:
         self._check()
 
     def _check(self) -> None:
-        if self._dead >= self._bound.count and self._ratio() > self._bound.ratio:
-            raise DeadLetterLimit(
-                f"{self._dead} of the last {len(self._recent)} messages cannot be judged",
-                remedy="See `sluice dlq ls` for why. Repair the publisher, or raise"
-                " limits.dead_letter_ratio to let them pass, then start the worker again",
-            )
+        require_below(self._bound, dead=self._dead, of=len(self._recent), when="last")
 
-    def _ratio(self) -> float:
-        return self._dead / max(1, len(self._recent))
+
+def require_below(bound: Bound, *, dead: int, of: int, when: str) -> None:
+    """Raise DeadLetterLimit when `dead` of `of` messages pass the bound."""
+    if dead >= bound.count and dead > bound.ratio * of:
+        raise DeadLetterLimit(
+            f"{dead:,} of the {when} {of:,} messages cannot be judged",
+            remedy="See `sluice dlq ls` for why. Repair the publisher, or set"
+            " limits.dead_letter_ratio = 1 to let them pass, then start the worker again",
+        )

@@ -161,6 +161,9 @@ class LimitSettings(_Section):
     dead_letter_window: PositiveInt = 1000
     dead_letter_count: PositiveInt = 100
     dead_letter_ratio: Ratio = 0.5
+    dead_letter_memory_s: Annotated[float, Field(ge=0)] = Field(
+        600.0, description="a worker that starts counts the last so many seconds; 0: it does not"
+    )
 
 
 class TelemetrySettings(_Section):

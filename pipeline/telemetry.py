@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal
+from typing import Final, Literal
 
 import structlog
 from opentelemetry import propagate, trace
@@ -14,6 +15,36 @@ from opentelemetry import propagate, trace
 from pipeline.headers import Headers, trace_of
 
 _tracer = trace.get_tracer("sluice")
+
+SAY_AGAIN_S: Final = 10.0
+"""How long a library's repeated log line is held back."""
+
+_REMEMBERED: Final = 256
+
+
+class Sparing(logging.Filter):
+    """Lets a library say the same thing once in ten seconds, ours always.
+
+    A broker that is away makes its client log a dozen errors a second, which
+    hides the line that matters.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._now = now
+        self._said_s: dict[tuple[str, object], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether to let the record through."""
+        if record.name.startswith("pipeline"):
+            return True
+        key, now_s = (record.name, record.msg), self._now()
+        if now_s - self._said_s.get(key, -SAY_AGAIN_S) < SAY_AGAIN_S:
+            return False
+        if len(self._said_s) >= _REMEMBERED:
+            self._said_s.clear()
+        self._said_s[key] = now_s
+        return True
 
 
 def configure_logging(level: str, form: Literal["console", "json"]) -> None:
@@ -45,6 +76,7 @@ def configure_logging(level: str, form: Literal["console", "json"]) -> None:
             ],
         )
     )
+    handler.addFilter(Sparing())
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logging.getLogger("pipeline").setLevel(level)
     # It warns of our own back pressure, and prints messages, which hold text.

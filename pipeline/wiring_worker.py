@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from pipeline import faust_app, metrics, schema_ids, wiring, worker
 from pipeline.adapters.clock import SystemClock
-from pipeline.adapters.kafka import KafkaPublisher, missing_topics
+from pipeline.adapters.kafka import KafkaPublisher, KafkaReader, missing_topics
 from pipeline.adapters.registry import Registry
 from pipeline.adapters.triton import TritonClassifier
 from pipeline.conveyor import Limits
-from pipeline.dead_letters import Bound
+from pipeline.dead_letters import Bound, require_below
 from pipeline.errors import Misconfigured
 from pipeline.health import Health, HealthServer
 from pipeline.moderation import Intake
@@ -34,6 +35,7 @@ async def run_worker(settings: Settings) -> None:
     wiring.check_policy(policy, guards)
     await schema_ids.adopt(schemas, settings)
     await _require_topics(settings)
+    await _require_few_dead_letters(settings)
     health, clock, stop = Health(_CHECKS), SystemClock(), worker.Stop()
     server = HealthServer(health, host=settings.worker.http_host, port=settings.worker.http_port)
     with server, TemporaryDirectory(prefix="sluice-") as scratch:
@@ -115,6 +117,24 @@ async def _require_topics(settings: Settings) -> None:
             f"there is no topic {missing[0]!r} at {settings.kafka.bootstrap_servers}",
             remedy="Run `sluice topics create`",
         )
+
+
+async def _require_few_dead_letters(settings: Settings) -> None:
+    """Hold the bound across restarts: a supervisor must not drain a topic by insisting."""
+    limits, named = settings.limits, settings.topics
+    if not limits.dead_letter_memory_s:
+        return
+    since_ms = int((time.time() - limits.dead_letter_memory_s) * 1000)
+    async with KafkaReader(settings.kafka) as reader:
+        dead = await _count_since(reader, named.dead_letters, since_ms)
+        good = await _count_since(reader, named.verdicts, since_ms)
+    bound = flow_limits(settings).dead_letters
+    require_below(bound, dead=dead, of=dead + good, when="latest")
+
+
+async def _count_since(reader: KafkaReader, topic: str, since_ms: int) -> int:
+    starts = await reader.offsets_at(topic, since_ms)
+    return sum(part.end - starts[part.partition] for part in await reader.bounds(topic))
 
 
 def _announce(policy: Policy, guards: list[Guard]) -> None:

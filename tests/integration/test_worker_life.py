@@ -118,6 +118,22 @@ async def test_garbage_alone_stops_the_worker_before_it_drains_the_topic(open_pl
         assert report.total("verdicts") == 0
 
 
+async def test_restarting_does_not_drain_the_topic(open_place: Open) -> None:
+    """A supervisor that insists gets exit code 5 every time, and no more dead letters."""
+    bound = {
+        "SLUICE_LIMITS__DEAD_LETTER_COUNT": "20",
+        "SLUICE_WORKER__BATCH_MESSAGES": "8",
+        "SLUICE_WORKER__BATCHES_IN_FLIGHT": "1",
+    }
+    async with open_place() as place:
+        await place.publish([place.raw(f"{MARKER} {n}".encode(), key=None) for n in range(300)])
+        worker = place.worker(**bound)
+        for _ in range(5):
+            await worker.launch()
+            assert await ended(worker, within_s=30.0) == 5
+        assert len(await place.letters()) < 40
+
+
 # Signals ------------------------------------------------------------------------
 
 

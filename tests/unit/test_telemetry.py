@@ -117,3 +117,20 @@ def test_the_level_is_kept(restored_logging: None, capsys: pytest.CaptureFixture
     structlog.get_logger("pipeline.test").info("quiet")
     logging.getLogger(_FAUST).warning("a message's text")
     assert capsys.readouterr().err == ""
+
+
+def test_a_library_repeats_itself_only_every_ten_seconds() -> None:
+    """The first of many equal lines passes, and the next after a while; ours always do."""
+    now_s = 100.0
+    sparing = telemetry.Sparing(now=lambda: now_s)
+
+    def passes(name: str, message: str) -> bool:
+        return sparing.filter(logging.makeLogRecord({"name": name, "msg": message}))
+
+    assert passes("aiokafka", "cannot connect %s")
+    assert not passes("aiokafka", "cannot connect %s")
+    assert passes("aiokafka", "something else")
+    assert passes("pipeline.stream", "dead-letter")
+    assert passes("pipeline.stream", "dead-letter")
+    now_s += telemetry.SAY_AGAIN_S
+    assert passes("aiokafka", "cannot connect %s")
