@@ -122,6 +122,7 @@ def bars(title: str, spans: Mapping[str, float]) -> str:
         left += value
     axes.set_yticks([])
     axes.set_xlim(0, max(left, 1e-6))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
     axes.set_ylim(-0.4, 0.9)
     axes.set_xlabel("mean milliseconds of a scored message, end to end")
     axes.spines["left"].set_visible(False)

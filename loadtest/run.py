@@ -112,7 +112,7 @@ class Running:
             self._phase = "sending"
             start_ns = await fleet.run()
             await self._settle(fleet, observer)
-            after_us = _offset_us()
+            ended_ns, after_us = time.monotonic_ns(), _offset_us()
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
             await watch.once()
@@ -122,6 +122,7 @@ class Running:
                 scheduled=self._scheduled,
                 start_ns=start_ns,
                 sent_until_ns=int(rows["sent_ns"].max(initial=start_ns)),
+                ended_ns=ended_ns,
                 joined=join(rows, observer.rows()),
                 late=fleet.merged("late"),
                 ack=fleet.merged("ack"),

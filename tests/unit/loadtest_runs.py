@@ -83,6 +83,7 @@ def taken(messages: Sequence[Sent], *, scheduled: int | None = None, **change: A
         scheduled=len(messages) if scheduled is None else scheduled,
         start_ns=START_NS,
         sent_until_ns=int(rows["sent_ns"].max(initial=START_NS)),
+        ended_ns=START_NS + int((1000 * seconds + 9000) * MS),
         joined=join(rows, seen_of(messages)),
         late=late,
         ack=Latencies.of([1000.0] * len(messages)),

@@ -138,6 +138,16 @@ def test_series_account_for_every_message() -> None:
 
 def test_a_run_without_any_outcome_is_described_all_the_same() -> None:
     """No division by nothing, no percentile of nothing."""
-    found = summary(taken([Sent(due_ms=0, seen_ms=())], thresholds=["lost == 0", "p95_ms <= 5"]))
+    refused = Sent(due_ms=0, seen_ms=(), acked=False)
+    found = summary(taken([refused], thresholds=["dropped == 0", "p95_ms <= 5"]))
     assert [each["holds"] for each in found["thresholds"]] == [False, False]
     assert found["rows_ms"]["end_to_end"] is None
+
+
+def test_unanswered_messages_count_with_what_they_waited() -> None:
+    """Percentiles of the quick ones alone would flatter an overloaded stack."""
+    run = taken([*steady(10), *(Sent(due_ms=0, seen_ms=()) for _ in range(10))])
+    found = summary(run)
+    assert found["rows_ms"]["end_to_end"]["p95"] > 9000
+    assert found["rows_ms"]["judge"]["p95"] == pytest.approx(10, rel=0.01)
+    assert "a lower bound" in found["warnings"][0]
