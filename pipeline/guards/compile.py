@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -63,13 +63,19 @@ def compile_plan(wanted: Wanted) -> Build:
     """Build plan and `build.json`; raises Misconfigured saying what does not fit, and why."""
     folder = wanted.folder
     card = cards.load(folder)
-    trt, flavour = _library(wanted.flavour)
+    trt, flavour = library(wanted.flavour)
     release = _release(wanted.serves_with)
     onnx = _onnx(folder, card)
     ready, kind = precision.prepared(onnx, wanted.precision, wanted.calibration)
-    profiles = list(_profiles(card, wanted.max_rows))
+    profiles = list(profiles_of(card.buckets, wanted.max_rows))
     _check_profile_count(folder, len(profiles))
-    engine = _build(trt, ready, card, profiles, wanted.optimisation_level)
+    engine = build_engine(
+        trt,
+        ready,
+        profiles,
+        check=lambda network: check_network(trt, network, card),
+        level=wanted.optimisation_level,
+    )
     plan = folder / "1" / ("model.plan" if flavour == "tensorrt" else "model.rtx.plan")
     plan.write_bytes(engine)
     build = Build(
@@ -107,8 +113,11 @@ def stale(folder: Path, card: Card, build: Build) -> str:
     return "" if cards.sha256_of(plan) == build.engine_sha256 else f"{build.plan} was changed"
 
 
-def _library(flavour: str | None) -> tuple[Any, str]:
-    """TensorRT, or the RTX flavour where that is wanted or alone installed."""
+def library(flavour: str | None) -> tuple[Any, str]:
+    """TensorRT, or the RTX flavour where that is wanted or alone installed.
+
+    Raises Misconfigured when neither is.
+    """
     names = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
     if flavour is not None and flavour not in names:
         raise Misconfigured(f"no flavour {flavour!r}", remedy=f"Use one of {', '.join(names)}")
@@ -152,10 +161,10 @@ def _onnx(folder: Path, card: Card) -> Path:
     return path
 
 
-def _profiles(card: Card, max_rows: int) -> Iterator[dict[str, tuple[int, int, int]]]:
+def profiles_of(buckets: Sequence[int], max_rows: int) -> Iterator[dict[str, tuple[int, int, int]]]:
     """Rows and tokens (min, best, max) by bucket; a bucket begins where the last ended."""
     shortest = 1
-    for bucket in card.buckets:
+    for bucket in buckets:
         rows = (1, min(_OPTIMAL_ROWS, max_rows), max_rows)
         yield {"rows": rows, "tokens": (shortest, bucket, bucket)}
         shortest = bucket + 1
@@ -175,13 +184,15 @@ def _check_profile_count(folder: Path, count: int) -> None:
         )
 
 
-def _build(
+def build_engine(
     trt: Any,
     onnx: Path,
-    card: Card,
     profiles: Sequence[Mapping[str, Sequence[int]]],
-    level: int | None,
+    *,
+    check: Callable[[Any], None],
+    level: int | None = None,
 ) -> bytes:
+    """A plan's bytes; `check` may refuse the parsed network before the long build."""
     words = _Words(trt)
     builder = trt.Builder(words.logger)
     network = _network(trt, builder)
@@ -189,7 +200,7 @@ def _build(
     if not parser.parse_from_file(str(onnx)):
         said = "; ".join(str(parser.get_error(n).desc()) for n in range(parser.num_errors))
         raise Misconfigured(f"TensorRT cannot read {onnx}: {said}", remedy="Export it again")
-    check_network(trt, network, card)
+    check(network)
     config = builder.create_builder_config()
     if level is not None:
         config.builder_optimization_level = level

@@ -128,24 +128,25 @@ def _graph(model: Any, expected: Answers | None, recipe: Recipe) -> torch.nn.Mod
 
 
 def _write_onnx(graph: torch.nn.Module, model: Any, path: Path, one_file_bytes: int) -> None:
-    """Trace the graph with two rows of which one is padded, and write it."""
-    ids = torch.ones((2, 16), dtype=torch.int64)
+    with TemporaryDirectory(prefix="sluice-onnx-") as scratch:
+        traced = Path(scratch) / "model.onnx"
+        trace(graph, model, traced)
+        _store(traced, path, one_file_bytes)
+
+
+def trace(graph: torch.nn.Module, model: Any, path: Path) -> None:
+    """Write a graph as ONNX with free rows and length; two rows, one padded, lead the way."""
+    ids = torch.ones((2, 16), dtype=torch.int64, device=model.device)
     mask = torch.ones_like(ids)
     mask[1, 12:] = 0
     axes = {0: "rows", 1: "length"}
-    with (
-        TemporaryDirectory(prefix="sluice-onnx-") as scratch,
-        warnings.catch_warnings(),
-        exportable(model),
-        torch.inference_mode(),
-    ):
+    with warnings.catch_warnings(), exportable(model), torch.inference_mode():
         # The tracer warns of every constant; parity is tested, not assumed.
         warnings.simplefilter("ignore")
-        traced = Path(scratch) / "model.onnx"
         torch.onnx.export(
             graph,
             (ids, mask),
-            str(traced),
+            str(path),
             input_names=["input_ids", "attention_mask"],
             output_names=["logits"],
             dynamic_axes={"input_ids": axes, "attention_mask": axes, "logits": {0: "rows"}},
@@ -153,7 +154,6 @@ def _write_onnx(graph: torch.nn.Module, model: Any, path: Path, one_file_bytes: 
             # The newer exporter needs onnxscript and gives other names; this one is exact.
             dynamo=False,
         )
-        _store(traced, path, one_file_bytes)
 
 
 def _store(traced: Path, path: Path, one_file_bytes: int) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from loadtest import gpu_engines
-from loadtest.gpu_engines import Timing
+from pipeline.guards import gpu_engines
+from pipeline.guards.gpu_engines import Timing
 
 pytestmark = pytest.mark.guards
 
