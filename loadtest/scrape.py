@@ -51,14 +51,18 @@ def triton_means_ms(delta: Values) -> Mapping[str, float]:
 
 
 def worker_stage_ms(delta: Values, stage: str) -> Mapping[str, float] | None:
-    """Mean and estimated percentiles of a worker's stage; None when it did not occur."""
+    """Mean and estimated percentiles of a worker's stage; None when it did not occur.
+
+    A percentile inside the first bucket is left out: only its upper bound is known.
+    """
     count = delta.get(f"{_STAGE}_count{{{stage}}}", 0.0)
     if not count:
         return None
     edges = _edges(delta, stage)
+    spread = {f"p{share}": quantile(edges, share / 100) for share in (50, 75, 90, 95, 99)}
     return {
         "avg": 1000 * delta.get(f"{_STAGE}_sum{{{stage}}}", 0.0) / count,
-        **{f"p{share}": 1000 * quantile(edges, share / 100) for share in (50, 75, 90, 95, 99)},
+        **{name: 1000 * value for name, value in spread.items() if value >= edges[0][0]},
     }
 
 

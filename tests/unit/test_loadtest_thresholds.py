@@ -97,6 +97,14 @@ def test_a_stages_buckets_become_estimated_percentiles() -> None:
     assert scrape.worker_stage_ms({}, "wait") is None
 
 
+def test_a_percentile_within_the_first_bucket_is_not_made_up() -> None:
+    """All that is known of it is a bound, so there is no figure."""
+    page = PAGE.replace('le="0.1"} 50', 'le="0.1"} 100')
+    stage = scrape.worker_stage_ms(scrape.parse(page), "wait")
+    assert stage is not None
+    assert list(stage) == ["avg"]
+
+
 def test_a_counter_that_began_anew_counts_from_zero() -> None:
     """A restarted worker does not make a negative difference."""
     assert scrape.difference({"a": 5.0, "b": 2.0}, {"a": 3.0, "b": 9.0}) == {"a": 2.0, "b": 2.0}
