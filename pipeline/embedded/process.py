@@ -96,6 +96,8 @@ class ManagedProcess:
         """Spawn the child; raises EmbeddedFailed when it cannot be executed."""
         if self.running:
             return
+        if self._keeper is not None:
+            await self._ended()  # it ended by itself: let go of its pipes before the next
         keeper = self._spawn()
         assert keeper.stdout is not None
         report = await asyncio.to_thread(keeper.stdout.readline)
