@@ -57,8 +57,9 @@ def test_what_judges_and_reports_is_pure(module: str) -> None:
     assert not {name.partition("loadtest.")[2] for name in names} & impure
 
 
-def test_the_command_line_loads_without_the_extra() -> None:
+@pytest.mark.parametrize("name", ["loadtest", "loadtest_target", "loadtest_tables"])
+def test_the_command_line_loads_without_the_extra(name: str) -> None:
     """`sluice` must start where load-test libraries are not installed."""
-    tree = ast.parse((FOLDER.parent / "pipeline" / "cli" / "loadtest.py").read_text())
+    tree = ast.parse((FOLDER.parent / "pipeline" / "cli" / f"{name}.py").read_text())
     top = [node for node in tree.body if isinstance(node, ast.ImportFrom | ast.Import)]
-    assert not any("loadtest" in (getattr(node, "module", "") or "") for node in top)
+    assert not any((getattr(node, "module", "") or "").startswith("loadtest") for node in top)
