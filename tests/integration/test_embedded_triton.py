@@ -115,8 +115,8 @@ def test_it_serves_from_start_to_stop(repository: Path, tmp_path: Path) -> None:
         async with EmbeddedTriton(repository, ["size"], tmp_path) as triton:
             assert await size_of(triton.grpc_address, "häz") == 4
             metrics = f"http://{triton.metrics_address}/metrics"
-            with urllib.request.urlopen(metrics, timeout=5) as page:
-                assert b'nv_inference_request_success{model="size"' in page.read()
+            page = await asyncio.to_thread(_get, metrics)
+            assert b'nv_inference_request_success{model="size"' in page
             running = family(triton.pid)
             assert len(running) == 2
         assert triton.pid is None
@@ -242,3 +242,8 @@ def test_a_host_that_does_not_fit_is_told_why(
     with pytest.raises(EmbeddedFailed, match=message) as caught:
         wheel.find_triton(tmp_path)
     assert caught.value.remedy.startswith(("Install", "Use"))
+
+
+def _get(url: str) -> bytes:
+    with urllib.request.urlopen(url, timeout=5) as answer:
+        return bytes(answer.read())
