@@ -98,6 +98,7 @@ def create(settings: KafkaSettings, *, data: Path, health: Health) -> SluiceApp:
 
     @app.on_partitions_assigned.connect(weak=False)  # type: ignore[untyped-decorator]
     async def assigned(_app: Any, partitions: set[TP], **_: Any) -> None:
+        """Faust's public word that an assignment is in force."""
         await app.resume(partitions)
 
     return app

@@ -120,7 +120,7 @@ def add_agents(app: faust.App, topics: Topics, flow: Flow) -> None:
     def agent_on(kind: Kind, topic: str) -> None:
         @app.agent(_raw(app, topic), name=f"moderate-{kind.value}s")  # type: ignore[untyped-decorator]
         async def moderate(stream: Any) -> None:
-            # Never acknowledged by Faust and never raising: see pipeline/DESIGN.md.
+            """Hand over every event; never acknowledges, never raises (pipeline/DESIGN.md)."""
             async for event in stream.noack().events():
                 await flow.take(kind, event, current=app.consumer_generation_id)
 

@@ -91,6 +91,7 @@ async def from_thread(items: Iterable[Item], *, ahead: int = _AHEAD) -> AsyncIte
     room, closed = threading.Semaphore(ahead), threading.Event()
 
     def read() -> None:
+        """Fill the queue, waiting while it is full."""
         end: BaseException = StopAsyncIteration()
         # The loop may be gone before the thread learns of it.
         with contextlib.suppress(RuntimeError):
