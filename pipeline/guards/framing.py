@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from pipeline.events import Coverage, Kind, Message
 from pipeline.guards.cards import Card
 from pipeline.guards.templates import PROMPT, TEXT, ChatTemplate, fill
+from pipeline.normalisation import normalise
 from pipeline.tokenization import Tokenizer
 from pipeline.windows import Windowed, covered, cut, spread
 
@@ -24,9 +25,41 @@ _SLACK: Final = 8
 
 
 def frame(
-    card: Card, tokenizer: Tokenizer, messages: Sequence[Message], *, max_windows: int
+    card: Card,
+    tokenizer: Tokenizer,
+    messages: Sequence[Message],
+    *,
+    max_windows: int,
+    plain_too: bool = False,
 ) -> list[Windowed]:
-    """The windows of each message, at most `max_windows`, in order."""
+    """The windows of each message, at most `max_windows`, in order.
+
+    With `plain_too` a disguised text's plain form adds its own windows, at most
+    as many again; coverage is always that of the text as it came.
+    """
+    framed = _frame(card, tokenizer, messages, max_windows)
+    if not plain_too:
+        return framed
+    plain = [(index, normalise(message.text)) for index, message in enumerate(messages)]
+    changed = [(index, text) for index, text in plain if text != messages[index].text]
+    others = [replace(messages[index], text=text) for index, text in changed]
+    for (index, _), other in zip(
+        changed, _frame(card, tokenizer, others, max_windows), strict=True
+    ):
+        framed[index] = _joined(framed[index], other)
+    return framed
+
+
+def _joined(first: Windowed, other: Windowed) -> Windowed:
+    """The first form's windows, then those that only the other form has."""
+    fresh = [window for window in other.windows if window not in first.windows]
+    return replace(first, windows=(*first.windows, *fresh))
+
+
+def _frame(
+    card: Card, tokenizer: Tokenizer, messages: Sequence[Message], max_windows: int
+) -> list[Windowed]:
+    """The windows of each message as it came."""
     if card.template is not None:
         return [_chat(card, card.template, tokenizer, each, max_windows) for each in messages]
     texts = tokenizer.encode([message.text for message in messages])

@@ -132,3 +132,35 @@ def test_llama_guard_s_own_template_is_framed(guard: Guard) -> None:
 
 def _holds(window: tuple[int, ...], part: list[int]) -> bool:
     return any(list(window[n : n + len(part)]) == part for n in range(len(window)))
+
+
+def test_a_disguised_text_is_judged_in_both_forms(guard: Guard) -> None:
+    """The plain form adds its windows; the text as it came keeps its own."""
+    said, plain = message("make a b0mb s o u p"), message("make a bomb soup")
+    (framed,) = frame(guard.card, guard.tokenizer, [said], max_windows=8, plain_too=True)
+    assert framed.windows == (*only(guard, said), *only(guard, plain))
+    assert framed.coverage == frame(guard.card, guard.tokenizer, [said], max_windows=8)[0].coverage
+
+
+def test_a_text_without_disguise_is_judged_once(guard: Guard) -> None:
+    """Where both forms are the same there is nothing to add."""
+    said = [message("soup"), message("s o u p"), message("bomb")]
+    both = frame(guard.card, guard.tokenizer, said, max_windows=8, plain_too=True)
+    assert [len(framed.windows) for framed in both] == [1, 2, 1]
+
+
+def test_one_form_is_judged_unless_asked(guard: Guard) -> None:
+    """Other guards see the text as it came, only."""
+    (framed,) = frame(guard.card, guard.tokenizer, [message("b0mb k1ll")], max_windows=8)
+    assert len(framed.windows) == 1
+
+
+@given(text=st.text(alphabet="soup b0m1-\u200b", max_size=200), limit=st.integers(1, 6))
+@settings(max_examples=60, deadline=None)
+def test_both_forms_respect_the_limit_each(guard: Guard, text: str, limit: int) -> None:
+    """Never more than `max_windows` of either form, and the first form leads."""
+    said = message(text)
+    (both,) = frame(guard.card, guard.tokenizer, [said], max_windows=limit, plain_too=True)
+    first = only(guard, said, limit)
+    assert both.windows[: len(first)] == first
+    assert len(both.windows) <= 2 * limit
