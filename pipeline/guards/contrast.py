@@ -40,6 +40,11 @@ def harmless_questions() -> list[str]:
     return [f"How do I {phrase}?" for phrase in phrases]
 
 
+def plain_texts() -> list[str]:
+    """Harmless statements, used as padding."""
+    return list(_table("contrast.toml")["plain"]["texts"])
+
+
 def _requests(table: Table, rng: random.Random) -> Iterator[Example]:
     """Each phrase in some voices; the voices are shared by both sides."""
     shared = table["voices"]["any"]
@@ -49,7 +54,7 @@ def _requests(table: Table, rng: random.Random) -> Iterator[Example]:
             for phrase in phrases:
                 for voice in rng.sample(voices, VOICES_PER_PHRASE):
                     codes = (code,) if side == "harmful" else ()
-                    yield _made(voice.format(phrase), codes, side == "harmful", side)
+                    yield made(voice.format(phrase), codes, side == "harmful", side)
 
 
 def _completions(table: Table, rng: random.Random) -> Iterator[Example]:
@@ -59,13 +64,13 @@ def _completions(table: Table, rng: random.Random) -> Iterator[Example]:
         for phrase in phrases:
             asked = rng.choice(voices["any"]).format(phrase)
             comply, refuse = rng.choice(voices["compliances"]), rng.choice(voices["refusals"])
-            yield _made(comply.format(phrase), (code,), True, "compliance", context=asked)
-            yield _made(refuse.format(phrase), (), False, "refusal", context=asked)
+            yield made(comply.format(phrase), (code,), True, "compliance", context=asked)
+            yield made(refuse.format(phrase), (), False, "refusal", context=asked)
     for phrases in table["harmless"].values():
         for phrase in phrases:
             asked = rng.choice(voices["any"]).format(phrase)
             answer = rng.choice(voices["answers"] + voices["refusals"])
-            yield _made(answer.format(phrase), (), False, "answer", context=asked)
+            yield made(answer.format(phrase), (), False, "answer", context=asked)
 
 
 def _statements(table: Table) -> Iterator[Example]:
@@ -73,9 +78,9 @@ def _statements(table: Table) -> Iterator[Example]:
     for code, texts in table["statements"].items():
         codes = () if code == "OTHER" else (code,)
         for text in texts:
-            yield _made(text, codes, True, "statement")
+            yield made(text, codes, True, "statement")
     for text in table["plain"]["texts"]:
-        yield _made(text, (), False, "plain")
+        yield made(text, (), False, "plain")
 
 
 def _attacks(table: Table) -> Iterator[Example]:
@@ -83,9 +88,9 @@ def _attacks(table: Table) -> Iterator[Example]:
     for _ in range(ATTACK_REPEATS):
         for kind, code in (("injection", "PI"), ("jailbreak", "JB")):
             for text in table[kind]["texts"]:
-                yield _made(text, (code,), True, kind, head="a")
+                yield made(text, (code,), True, kind, head="a")
         for text in table["attack_twins"]["texts"]:
-            yield _made(text, (), False, "attack_twin")
+            yield made(text, (), False, "attack_twin")
 
 
 def _foreign(table: Table) -> Iterator[Example]:
@@ -95,12 +100,12 @@ def _foreign(table: Table) -> Iterator[Example]:
             continue
         for voice in entry["voices"]:
             for phrase in entry["harmless"]:
-                yield _made(voice.format(phrase), (), False, "foreign", language=language)
+                yield made(voice.format(phrase), (), False, "foreign", language=language)
             for phrase, code in zip(entry["harmful"], table["codes"], strict=True):
-                yield _made(voice.format(phrase), (code,), True, "foreign", language=language)
+                yield made(voice.format(phrase), (code,), True, "foreign", language=language)
 
 
-def _made(
+def made(
     text: str,
     codes: Sequence[str],
     positive: bool,

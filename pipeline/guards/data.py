@@ -47,12 +47,16 @@ class Source:
     take: int
     negatives: str
     weight: float = 1.0
+    only: tuple[str, ...] = ()
 
 
 def sources() -> dict[str, Source]:
     """Read the committed table of sources."""
     table = tomllib.loads(Path(__file__).with_name("sources.toml").read_text(encoding="utf-8"))
-    return {name: Source(**values) for name, values in table.items()}
+    return {
+        name: Source(**values | {"only": tuple(values.get("only", ()))})
+        for name, values in table.items()
+    }
 
 
 def load(folder: Path, split: str) -> list[Example]:
@@ -84,9 +88,18 @@ def example(row: dict[str, object], table: dict[str, Source]) -> Example:
         text=response or str(row["t"]),
         context=str(row["t"]) if response else "",
         targets=targets,
-        weights=tuple(weight * known.weight for weight in weights),
+        weights=_said(weights, known),
         source=source,
         language=str(row["l"]),
+    )
+
+
+def _said(weights: Sequence[float], known: Source) -> tuple[float, ...]:
+    """Weights after the source's own: none outside the labels it may teach."""
+    taught = known.only or LABELS
+    return tuple(
+        weight * known.weight if name in taught else 0.0
+        for name, weight in zip(LABELS, weights, strict=True)
     )
 
 

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.errors import Misconfigured
 from pipeline.guards.batches import Batch, Windower, batches
 from pipeline.guards.data import LABELS, Example
 from pipeline.guards.encoder import GuardEncoder
@@ -41,6 +42,7 @@ class Recipe:
     decay: float = 0.01
     hidden_words: float = 0.06
     half: bool = True
+    started_from: str = ""
 
 
 def fit(
@@ -56,8 +58,9 @@ def fit(
     """
     torch.manual_seed(recipe.seed)
     optimiser = _optimiser(model, recipe)
-    done, finished = _resume(model, optimiser, state)
+    done, finished = _resume(model, optimiser, state, recipe)
     if finished:
+        print("training had finished: nothing is trained; --fresh trains again", flush=True)
         return
     step, began = 0, time.monotonic()
     for epoch in range(math.ceil(recipe.epochs)):
@@ -77,8 +80,8 @@ def fit(
             if step % REPORT_STEPS == 0:
                 _report(step, progress, total, began)
             if step % SAVE_STEPS == 0:
-                _save(model, optimiser, step, state)
-    _save(model, optimiser, step, state, finished=True)
+                _save(model, optimiser, step, state, recipe)
+    _save(model, optimiser, step, state, recipe, finished=True)
 
 
 def _optimiser(model: GuardEncoder, recipe: Recipe) -> torch.optim.Optimizer:
@@ -163,6 +166,7 @@ def _save(
     optimiser: torch.optim.Optimizer,
     step: int,
     state: Path,
+    recipe: Recipe,
     *,
     finished: bool = False,
 ) -> None:
@@ -173,17 +177,28 @@ def _save(
         "optimiser": optimiser.state_dict(),
         "step": step,
         "finished": finished,
+        "recipe": repr(recipe),
         "random": torch.get_rng_state(),
     }
     torch.save(kept, fresh)
     fresh.replace(state)
 
 
-def _resume(model: GuardEncoder, optimiser: torch.optim.Optimizer, state: Path) -> tuple[int, bool]:
-    """Load a checkpoint if there is one: (steps done, whether it finished)."""
+def _resume(
+    model: GuardEncoder, optimiser: torch.optim.Optimizer, state: Path, recipe: Recipe
+) -> tuple[int, bool]:
+    """Load a checkpoint if there is one: (steps done, whether it finished).
+
+    Raises Misconfigured when it belongs to another recipe.
+    """
     if not state.is_file():
         return 0, False
     kept = torch.load(state, weights_only=True)
+    if kept.get("recipe") != repr(recipe):
+        raise Misconfigured(
+            f"training state {state.name} belongs to another recipe",
+            remedy="Pass --fresh to train from the start, or --state for another file.",
+        )
     model.load_state_dict(kept["model"])
     optimiser.load_state_dict(kept["optimiser"])
     torch.set_rng_state(kept["random"])

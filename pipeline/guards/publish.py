@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from pipeline.guards import calibrate, data, measure, quantise, report
+from pipeline.guards import calibrate, data, measure, quantise, report, robustness
 from pipeline.guards.batches import Windower, batches
 from pipeline.guards.calibrate import Array
 from pipeline.guards.data import LABELS, Example
@@ -112,6 +112,13 @@ def _judge(
     points = calibrate.operating_points(values[half], targets[half], known[half])
     held = [row for row, seen in zip(rows, half, strict=True) if not seen]
     figures = measure.dev_figures(values[~half], held, points)
+
+    def score(shown: Sequence[Example]) -> Array:
+        """Calibrated scores of the shipped graph."""
+        found = measure.logits(weights, shown, windower).astype(np.float64)
+        return calibrate.scores(found, scale, bias)
+
+    figures["tables"] |= robustness.tables(score, held, points)
     figures["tables"] |= measure.cyberseceval(folder, weights, windower, (scale, bias), points)
     return figures | {"scale": scale.tolist(), "bias": bias.tolist(), "points": points}
 
@@ -119,10 +126,10 @@ def _judge(
 def _write(output: Path, figures: dict[str, Any], windower: Windower) -> None:
     """Write digests, card, figures and the README's tables."""
     weights = output / "1" / "model.onnx"
-    digest = _sha256(weights)
+    found = digest(weights)
     for config in (output / "config.pbtxt", output / "configs" / "tensorrt.pbtxt"):
-        _stamp(config, digest)
-    digests = {"model": digest, "tokenizer": _sha256(output / "tokenizer.json")}
+        _stamp(config, found)
+    digests = {"model": found, "tokenizer": digest(output / "tokenizer.json")}
     golden = golden_scores(weights, windower, np.array(figures["scale"]), np.array(figures["bias"]))
     card = report.card(figures, digests, golden)
     output.joinpath("card.toml").write_text(card, encoding="utf-8")
@@ -161,12 +168,12 @@ def _samples(rows: Sequence[Example], windower: Windower) -> list[quantise.Feed]
     return feeds
 
 
-def _stamp(config: Path, digest: str) -> None:
+def _stamp(config: Path, found: str) -> None:
     """Put the digest into a Triton configuration."""
     pattern = r'(key: "digest" value: \{ string_value: ")[^"]*'
-    config.write_text(re.sub(pattern, rf"\g<1>{digest}", config.read_text()), encoding="utf-8")
+    config.write_text(re.sub(pattern, rf"\g<1>{found}", config.read_text()), encoding="utf-8")
 
 
-def _sha256(path: Path) -> str:
+def digest(path: Path) -> str:
     """`sha256:` and the file's hex digest."""
     return "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from pipeline.errors import Misconfigured, SluiceError
-from pipeline.guards import compose, contrast, data, publish
+from pipeline.guards import compose, contrast, data, grown, publish
 from pipeline.guards.batches import Windower
 from pipeline.guards.data import LABELS, Example
 from pipeline.guards.encoder import GuardEncoder, from_minilm
@@ -27,6 +27,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 COMPOSED_ROWS = 4500
 COMPLETION_ROWS = 4000
 OWN_REPEATS = 2
+# The untrained head learns this many times faster than the layers.
+HEAD_RATE = 3.3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,13 +47,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def trained(options: argparse.Namespace) -> GuardEncoder:
     """Train, or resume training, and return the network."""
-    recipe = Recipe(seed=options.seed, epochs=options.epochs)
+    recipe = Recipe(
+        seed=options.seed,
+        epochs=options.epochs,
+        rate=options.rate,
+        head_rate=options.rate * HEAD_RATE,
+        started_from=publish.digest(options.weights) if options.weights else "",
+    )
     rows = data.load(options.data, "train")
     start = checkpoint_folder()
     cut = Windower(plain_tokenizer(start / "tokenizer.json"))
     torch.manual_seed(recipe.seed)
     model = from_minilm(start, len(LABELS))
+    if options.weights:
+        model.load_state_dict(torch.load(options.weights, weights_only=True)["model"])
     options.state.parent.mkdir(parents=True, exist_ok=True)
+    if options.fresh:
+        options.state.unlink(missing_ok=True)
     fit(model, lambda epoch: epoch_rows(rows, recipe.seed, epoch), cut, recipe, options.state)
     return model
 
@@ -61,11 +73,13 @@ def epoch_rows(rows: Sequence[Example], seed: int, epoch: int) -> list[Example]:
     rng = random.Random(f"{seed}/rows/{epoch}")
     own = contrast.contrastive(seed + epoch)
     drawn = data.draw(rows, rng)
+    many = grown.grown(f"{seed}/{epoch}")
     questions = contrast.harmless_questions()
     return [
         *drawn,
         *own * OWN_REPEATS,
-        *compose.composed([*drawn, *own], COMPOSED_ROWS, rng),
+        *many,
+        *compose.composed([*drawn, *own, *many], COMPOSED_ROWS, rng),
         *compose.recontextualised(drawn, questions, COMPLETION_ROWS, rng),
     ]
 
@@ -90,6 +104,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--state", type=Path, default=REPOSITORY / ".sluice" / "training.pt")
     parser.add_argument("--seed", type=int, default=Recipe().seed)
     parser.add_argument("--epochs", type=float, default=Recipe().epochs)
+    parser.add_argument("--rate", type=float, default=Recipe().rate)
+    parser.add_argument("--weights", type=Path, help="start from the weights of an earlier state")
+    parser.add_argument("--fresh", action="store_true", help="drop a kept training state")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--nice", type=int, default=10)
     return parser.parse_args(arguments)

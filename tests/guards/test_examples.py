@@ -45,10 +45,10 @@ def test_a_response_is_judged_in_the_context_of_its_prompt() -> None:
 
 
 def test_the_sources_table_weights_noisy_sources_down() -> None:
-    """AART at 0.5 and RedCode at 0.2, as their noise was measured."""
+    """AART at 0.5 and RedCode at 0.1, as their noise was measured."""
     table = sources()
     assert table["aart"].weight == 0.5
-    assert table["redcode_text_summaries"].weight == 0.2
+    assert table["redcode_text_summaries"].weight == 0.1
 
 
 def test_own_examples_are_reproducible_and_cover_every_category() -> None:
@@ -67,3 +67,11 @@ def test_own_examples_hold_as_much_harmless_text_in_every_foreign_language() -> 
     for language in {row.language for row in foreign}:
         harmful = [row.targets[UNSAFE] for row in foreign if row.language == language]
         assert sum(harmful) < len(harmful) / 2
+
+
+def test_a_source_teaches_only_what_it_may() -> None:
+    """A risky script is S14 at a small weight, and never unsafe."""
+    row = {"t": "script", "y": 1, "h": "b", "c": ["S14"], "l": "en", "s": "redcode_text_summaries"}
+    made = example(row, sources())
+    taught = {name: w for name, w in zip(LABELS, made.weights, strict=True) if w}
+    assert taught == {"S14": 0.1}
