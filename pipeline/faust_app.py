@@ -16,7 +16,7 @@ import faust
 from faust.types.auth import CredentialsT
 from faust.types.tuples import TP
 
-from pipeline import metrics
+from pipeline import lean_consumer, metrics
 from pipeline.health import Health
 from pipeline.settings import KafkaSettings
 from pipeline.stream import Flow
@@ -106,7 +106,7 @@ def create(settings: KafkaSettings, *, data: Path, health: Health) -> SluiceApp:
 
 def _urls(settings: KafkaSettings) -> Iterator[str]:
     for server in settings.bootstrap_servers.split(","):
-        yield f"kafka://{server.strip()}"
+        yield f"{lean_consumer.SCHEME}://{server.strip()}"
 
 
 def _credentials(settings: KafkaSettings) -> CredentialsT | None:

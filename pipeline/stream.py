@@ -121,7 +121,10 @@ def add_agents(app: faust.App, topics: Topics, flow: Flow) -> None:
         @app.agent(_raw(app, topic), name=f"moderate-{kind.value}s")  # type: ignore[untyped-decorator]
         async def moderate(stream: Any) -> None:
             """Hand over every event; never acknowledges, never raises (pipeline/DESIGN.md)."""
-            async for event in stream.noack().events():
+            # The channel, not the stream: nothing then acknowledges behind our back, and an
+            # event costs a third. What the stream would do, tracking, is done here.
+            async for event in stream.channel:
+                app.consumer.track_message(event.message)
                 await flow.take(kind, event, current=app.consumer_generation_id)
 
     for kind, topic in topics.inputs.items():
