@@ -1,0 +1,111 @@
+"""What all contenders share: the broker, the stand-in for Triton, the input."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from loadtest.bench import guard, messages
+from pipeline import settings, wiring
+from pipeline.adapters.kafka import create_topics
+from pipeline.embedded import EmbeddedKafka
+from pipeline.embedded.loopback import HOST, free_ports
+from pipeline.embedded.process import ManagedProcess
+from pipeline.settings import Settings
+
+PARTITIONS: Final = 4
+_OUTPUTS: Final = ("verdicts", "audit", "dead_letters")
+_REMEDY: Final = "Read its log"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    """A broker with the input in it, and a stand-in that answers."""
+
+    bootstrap_servers: str
+    triton: str
+    folder: Path
+    messages: int
+    value_bytes: int
+
+    def entrance(self, name: str) -> dict[str, dict[str, Any]]:
+        """Settings of one run: a fresh group, output topics of its own."""
+        own = f"{name}-{uuid.uuid4().hex[:8]}"
+        return given(self.bootstrap_servers, self.triton, self.folder) | {
+            "kafka": {"bootstrap_servers": self.bootstrap_servers, "group": own},
+            "topics": {"partitions": PARTITIONS} | {role: f"{role}-{own}" for role in _OUTPUTS},
+            "worker": {"id": own, "http_port": free_ports(1)[0]},
+        }
+
+
+def given(bootstrap_servers: str, triton: str, folder: Path) -> dict[str, dict[str, Any]]:
+    """The settings that lead to broker, stand-in and its guard."""
+    return {
+        "kafka": {"bootstrap_servers": bootstrap_servers},
+        "topics": {"partitions": PARTITIONS},
+        "triton": {"url": triton},
+        "guards": {"repository": str(folder / "models"), "names": [guard.NAME]},
+    }
+
+
+def variables(chosen: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """This process's environment with settings put in its place of its own."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("SLUICE_")}
+    return kept | {
+        f"SLUICE_{section}__{key}".upper(): value
+        if isinstance(value, str)
+        else orjson.dumps(value).decode()
+        for section, keys in chosen.items()
+        for key, value in keys.items()
+    }
+
+
+@asynccontextmanager
+async def open_scene(kafka: EmbeddedKafka, folder: Path, count: int) -> AsyncIterator[Scene]:
+    """Start the stand-in and publish `count` messages to a running, empty broker."""
+    guard.make(folder / "models")
+    async with _stand_in(folder) as triton:
+        loaded = settings.load(given(kafka.bootstrap_servers, triton, folder))
+        await create_topics(loaded.kafka, loaded.topics)
+        value_bytes = await _preload(loaded, count)
+        yield Scene(
+            bootstrap_servers=kafka.bootstrap_servers,
+            triton=triton,
+            folder=folder,
+            messages=count,
+            value_bytes=value_bytes,
+        )
+
+
+async def _preload(loaded: Settings, count: int) -> int:
+    return await messages.preload(loaded, messages.make(count), wiring.load_schemas())
+
+
+@asynccontextmanager
+async def _stand_in(folder: Path) -> AsyncIterator[str]:
+    """Its `address:port`, while it runs."""
+    port = free_ports(1)[0]
+    command = [sys.executable, "-m", "loadtest.bench.standin"]
+    command += [str(port), str(len(guard.LABELS)), guard.MODEL_DIGEST]
+    process = ManagedProcess("stand-in", command, log=folder / "stand-in.log", remedy=_REMEDY)
+    await process.start()
+    try:
+        await process.until(lambda: _listens(port), timeout_s=30.0)
+        yield f"{HOST}:{port}"
+    finally:
+        await process.stop()
+
+
+async def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(0.2)
+        return probe.connect_ex((HOST, port)) == 0

@@ -1,0 +1,161 @@
+"""A whole benchmark: rounds in which each contender runs once, then the figures."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+from loadtest import environment
+from loadtest.bench import contenders, figures, race, scene
+from loadtest.bench.contenders import Contender
+from loadtest.bench.figures import Lap, Standing
+from loadtest.bench.scene import Scene
+from pipeline.embedded import EmbeddedKafka
+from pipeline.embedded.process import ManagedProcess
+from pipeline.settings import home
+
+_TOKENISE_S: Final = 120.0
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What to run."""
+
+    messages: int
+    rounds: int
+    only: tuple[str, ...] = contenders.NAMES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What came of it; `absent` says why a contender did not take part."""
+
+    plan: Plan
+    environment: dict[str, Any]
+    value_bytes: int
+    titles: dict[str, str]
+    laps: dict[str, list[Lap | None]]
+    tokenise_us: dict[str, float]
+    absent: dict[str, str]
+
+    @property
+    def standings(self) -> dict[str, Standing]:
+        """Medians of those that could be measured."""
+        made = {
+            name: figures.standing(laps, self.tokenise_us[name]) for name, laps in self.laps.items()
+        }
+        return {name: standing for name, standing in made.items() if standing is not None}
+
+    @property
+    def over_sluice(self) -> dict[str, float]:
+        """Each contender's net CPU over the worker's, by rounds."""
+        return figures.ratios(self.laps, self.tokenise_us, "sluice")
+
+    @property
+    def goals(self) -> list[figures.Goal]:
+        """The targets that this run can answer."""
+        return figures.goals(self.standings, self.over_sluice)
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything, as plain values."""
+        return {
+            **asdict(self),
+            "standings": {name: asdict(each) for name, each in self.standings.items()},
+            "over_sluice": self.over_sluice,
+            "goals": [asdict(goal) for goal in self.goals],
+        }
+
+
+async def run(plan: Plan, *, say: Say, kafka: EmbeddedKafka | None = None) -> Report:
+    """Run a plan on a broker of its own, or on an empty one that is given.
+
+    Raises what `race.run` raises: no figures without complete outputs.
+    """
+    before = environment.describe()
+    taking_part, absent = await _taking_part(plan.only)
+    with TemporaryDirectory(prefix="sluice-bench-") as name:
+        folder = Path(name)
+        async with (
+            _broker(kafka, folder, say) as broker,
+            scene.open_scene(broker, folder, plan.messages) as ready,
+        ):
+            say(f"{plan.messages:,} messages of {ready.value_bytes} bytes are in Kafka")
+            tokenise_us = await _tokenising(ready, taking_part)
+            laps = await _rounds(ready, taking_part, plan.rounds, say)
+    return Report(
+        plan=plan,
+        environment=before,
+        value_bytes=ready.value_bytes,
+        titles={contender.name: contender.title for contender in taking_part},
+        laps=laps,
+        tokenise_us=tokenise_us,
+        absent=absent,
+    )
+
+
+async def _taking_part(only: Sequence[str]) -> tuple[list[Contender], dict[str, str]]:
+    wanted = [contender for contender in contenders.ALL if contender.name in only]
+    absent = {
+        contender.name: why
+        for contender in wanted
+        if (why := await contenders.why_absent(contender))
+    }
+    return [contender for contender in wanted if contender.name not in absent], absent
+
+
+@asynccontextmanager
+async def _broker(
+    given: EmbeddedKafka | None, folder: Path, say: Say
+) -> AsyncIterator[EmbeddedKafka]:
+    if given is not None:
+        yield given
+        return
+    async with EmbeddedKafka(home(), folder / "kafka", on_progress=say) as started:
+        yield started
+
+
+async def _rounds(
+    ready: Scene, taking_part: Sequence[Contender], rounds: int, say: Say
+) -> dict[str, list[Lap | None]]:
+    """Laps by contender; each round begins with another one, so that none is always first."""
+    laps: dict[str, list[Lap | None]] = {contender.name: [] for contender in taking_part}
+    for number in range(rounds):
+        turn = number % max(1, len(taking_part))
+        for contender in (*taking_part[turn:], *taking_part[:turn]):
+            lap = await race.run(ready, contender)
+            laps[contender.name].append(lap)
+            say(f"round {number + 1} of {rounds}: {contender.name} {_short(lap)}")
+    return laps
+
+
+async def _tokenising(ready: Scene, taking_part: Sequence[Contender]) -> dict[str, float]:
+    """Microseconds of CPU a message for tokenising alone, as each contender batches it."""
+    by_rows = {
+        rows: await _tokenising_at(ready, rows) for rows in {each.rows for each in taking_part}
+    }
+    return {contender.name: by_rows[contender.rows] for contender in taking_part}
+
+
+async def _tokenising_at(ready: Scene, rows: int) -> float:
+    command = [sys.executable, "-m", "loadtest.bench.tokenising", str(ready.messages), str(rows)]
+    given = scene.given(ready.bootstrap_servers, ready.triton, ready.folder)
+    process = ManagedProcess(
+        "tokenising",
+        command,
+        log=ready.folder / f"tokenising-{rows}.log",
+        remedy="Read its log",
+        env=scene.variables(given),
+    )
+    await process.start()
+    await process.completed(timeout_s=_TOKENISE_S)
+    return float(process.said().split()[-1])
+
+
+def _short(lap: Lap | None) -> str:
+    return "was too short to measure" if lap is None else f"{lap.cpu_us:.0f} us of CPU a message"
