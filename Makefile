@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 KEEP ?=
+BENCH ?=
 
-.PHONY: help demo test test-guards check fmt soak guard clean
+.PHONY: help demo test test-guards check fmt soak bench guard clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -42,6 +43,16 @@ test-guards: $(VENV)/.guards ## Run the tests of export, compile and training; t
 
 soak: $(VENV)/.dev ## Run the long crash test: 20,000 messages, SIGKILLs, an outage
 	$(BIN)/python -m pytest -m soak -s
+
+# In a venv of its own: it wants an older pydantic. Without it the benchmark leaves it out and says so.
+.sluice/bench/.quix: pyproject.toml
+	@echo "installing Quix Streams, a peer of the benchmark, into .sluice/bench (about a minute, once)"
+	@{ $(PYTHON) -m venv .sluice/bench \
+	  && .sluice/bench/bin/pip install --quiet --disable-pip-version-check -e '.[bench]' \
+	  && touch $@; } || echo "warning: Quix Streams could not be installed (see above); going on without it" >&2
+
+bench: $(VENV)/.dev .sluice/bench/.quix ## Measure the worker's CPU a message beside its peers (BENCH='--messages 5000 --rounds 3')
+	@exec $(BIN)/python -m loadtest.bench $(BENCH)
 
 check: $(VENV)/.dev ## Lint, types, import rules, docstrings
 	$(BIN)/ruff check .

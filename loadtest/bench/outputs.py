@@ -59,7 +59,7 @@ async def check(settings: Settings, messages: int, name: str) -> None:
     async with KafkaReader(settings.kafka) as reader:
         topics = settings.topics
         for topic, read in ((topics.verdicts, verdict_of), (topics.audit, audited_of)):
-            _require(name, topic, await _verdicts(reader, topic, read), messages)
+            require(name, topic, await _verdicts(reader, topic, read), messages)
         committed = sum((await reader.committed(settings.kafka.group, topics.prompts)).values())
     if committed != messages:
         raise _broken(name, f"committed {committed:,} of {messages:,} messages")
@@ -72,8 +72,8 @@ async def _verdicts(
     return [read(record.value or b"") async for record in reader.read(topic, slices)]
 
 
-def _require(name: str, topic: str, found: list[Verdict], messages: int) -> None:
-    """One verdict for each message, and a guard's score in each."""
+def require(name: str, topic: str, found: list[Verdict], messages: int) -> None:
+    """One verdict for each message, a guard's score in each; raises Misconfigured."""
     different = len({verdict.message_id for verdict in found})
     if len(found) != messages or different != messages:
         raise _broken(

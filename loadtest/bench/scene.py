@@ -6,7 +6,7 @@ import os
 import socket
 import sys
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from pipeline.embedded.process import ManagedProcess
 from pipeline.settings import Settings
 
 PARTITIONS: Final = 4
+_INPUTS: Final = ("prompts", "completions")
 _OUTPUTS: Final = ("verdicts", "audit", "dead_letters")
 _REMEDY: Final = "Read its log"
 
@@ -31,34 +32,28 @@ _REMEDY: Final = "Read its log"
 class Scene:
     """A broker with the input in it, and a stand-in that answers."""
 
-    bootstrap_servers: str
-    triton: str
+    common: Mapping[str, Mapping[str, Any]]
     folder: Path
     messages: int
     value_bytes: int
 
-    def entrance(self, name: str) -> dict[str, dict[str, Any]]:
+    def entrance(self, name: str) -> dict[str, Mapping[str, Any]]:
         """Settings of one run: a fresh group, output topics of its own."""
         own = f"{name}-{uuid.uuid4().hex[:8]}"
-        return given(self.bootstrap_servers, self.triton, self.folder) | {
-            "kafka": {"bootstrap_servers": self.bootstrap_servers, "group": own},
-            "topics": {"partitions": PARTITIONS} | {role: f"{role}-{own}" for role in _OUTPUTS},
+        return {
+            **self.common,
+            "kafka": {**self.common["kafka"], "group": own},
+            "topics": {**self.common["topics"], **_named(_OUTPUTS, own)},
             "worker": {"id": own, "http_port": free_ports(1)[0]},
         }
 
 
-def given(bootstrap_servers: str, triton: str, folder: Path) -> dict[str, dict[str, Any]]:
-    """The settings that lead to broker, stand-in and its guard."""
-    return {
-        "kafka": {"bootstrap_servers": bootstrap_servers},
-        "topics": {"partitions": PARTITIONS},
-        "triton": {"url": triton},
-        "guards": {"repository": str(folder / "models"), "names": [guard.NAME]},
-    }
+def _named(roles: Sequence[str], own: str) -> dict[str, str]:
+    return {role: f"{role}-{own}" for role in roles}
 
 
 def variables(chosen: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """This process's environment with settings put in its place of its own."""
+    """This process's environment with its own settings replaced by these."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("SLUICE_")}
     return kept | {
         f"SLUICE_{section}__{key}".upper(): value
@@ -71,19 +66,20 @@ def variables(chosen: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
 
 @asynccontextmanager
 async def open_scene(kafka: EmbeddedKafka, folder: Path, count: int) -> AsyncIterator[Scene]:
-    """Start the stand-in and publish `count` messages to a running, empty broker."""
-    guard.make(folder / "models")
+    """Start the stand-in and publish `count` messages to a running broker."""
+    own = f"bench-{uuid.uuid4().hex[:8]}"
+    repository = guard.make(folder / "models")
     async with _stand_in(folder) as triton:
-        loaded = settings.load(given(kafka.bootstrap_servers, triton, folder))
+        common: dict[str, dict[str, Any]] = {
+            "kafka": {"bootstrap_servers": kafka.bootstrap_servers},
+            "topics": {"partitions": PARTITIONS, **_named((*_INPUTS, *_OUTPUTS), own)},
+            "triton": {"url": triton},
+            "guards": {"repository": str(repository), "names": [guard.NAME]},
+        }
+        loaded = settings.load(common)
         await create_topics(loaded.kafka, loaded.topics)
         value_bytes = await _preload(loaded, count)
-        yield Scene(
-            bootstrap_servers=kafka.bootstrap_servers,
-            triton=triton,
-            folder=folder,
-            messages=count,
-            value_bytes=value_bytes,
-        )
+        yield Scene(common=common, folder=folder, messages=count, value_bytes=value_bytes)
 
 
 async def _preload(loaded: Settings, count: int) -> int:

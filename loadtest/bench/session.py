@@ -73,7 +73,7 @@ class Report:
 
 
 async def run(plan: Plan, *, say: Say, kafka: EmbeddedKafka | None = None) -> Report:
-    """Run a plan on a broker of its own, or on an empty one that is given.
+    """Run a plan on a broker of its own, or on a running one that is given.
 
     Raises what `race.run` raises: no figures without complete outputs.
     """
@@ -144,13 +144,12 @@ async def _tokenising(ready: Scene, taking_part: Sequence[Contender]) -> dict[st
 
 async def _tokenising_at(ready: Scene, rows: int) -> float:
     command = [sys.executable, "-m", "loadtest.bench.tokenising", str(ready.messages), str(rows)]
-    given = scene.given(ready.bootstrap_servers, ready.triton, ready.folder)
     process = ManagedProcess(
         "tokenising",
         command,
         log=ready.folder / f"tokenising-{rows}.log",
         remedy="Read its log",
-        env=scene.variables(given),
+        env=scene.variables(ready.common),
     )
     await process.start()
     await process.completed(timeout_s=_TOKENISE_S)

@@ -1,0 +1,41 @@
+"""The benchmark on the real broker, small: who takes part really does the work."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from loadtest.bench import contenders, session, table
+from loadtest.bench.session import Plan
+from pipeline.embedded import EmbeddedKafka
+from pipeline.embedded.process import EmbeddedFailed
+
+pytestmark = pytest.mark.timeout(120)
+
+
+def quiet(_line: str) -> None:
+    """Nobody watches."""
+
+
+async def test_worker_and_raw_loop_take_turns(kafka: EmbeddedKafka) -> None:
+    """Both answer all 200 messages in both topics and commit, or this would raise."""
+    said: list[str] = []
+    plan = Plan(messages=200, rounds=1, only=("sluice", "raw"))
+    report = await session.run(plan, say=said.append, kafka=kafka)
+    assert {name: len(laps) for name, laps in report.laps.items()} == {"sluice": 1, "raw": 1}
+    assert [line.split(": ")[1].split()[0] for line in said[1:]] == ["sluice", "raw"]
+    assert all(cost > 0 for cost in report.tokenise_us.values())
+    text = "\n".join(table.lines(report))
+    assert "Sluice worker, as shipped" in text
+    assert "raw aiokafka loop" in text
+
+
+async def test_a_contender_that_ends_early_ends_the_benchmark(
+    kafka: EmbeddedKafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No figures are made of a process that wrote nothing."""
+    raw = next(each for each in contenders.ALL if each.name == "raw")
+    monkeypatch.setattr(contenders, "ALL", (replace(raw, module=("this",)),))
+    with pytest.raises(EmbeddedFailed, match="raw ended"):
+        await session.run(Plan(messages=20, rounds=1, only=("raw",)), say=quiet, kafka=kafka)
