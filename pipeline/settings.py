@@ -125,7 +125,9 @@ class GuardSettings(_Section):
     repository: Path = Field(default_factory=lambda: shipped("triton_models"))
     names: Annotated[tuple[Name, ...], Field(min_length=1)] = ("default",)
     max_rows: Annotated[int, Field(gt=0, le=1024)] = 32
-    max_tokens: PositiveInt = 4096
+    max_tokens: PositiveInt = Field(
+        1024, description="padded tokens in one call; more suits a GPU, less lets short texts pass"
+    )
     max_windows: PositiveInt = 128
     calls_in_flight: PositiveInt = 3
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,10 +11,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pipeline import stream
 from pipeline.errors import DependencyUnavailable, Misconfigured
-from pipeline.ports import Outgoing
+from pipeline.ports import Inference, Outgoing
 
-from .fakes import TOPICS, Bench, Commits, MemoryPublisher, by_words, json_value
+from .fakes import (
+    TOPICS,
+    Bench,
+    Commits,
+    MemoryPublisher,
+    ScriptedClassifier,
+    by_words,
+    json_value,
+)
 from .test_flow_outage import refuse_poison
 
 LOST = DependencyUnavailable("the broker did not acknowledge", remedy="Start it")
@@ -130,3 +140,36 @@ def _outcomes(bench: Bench) -> list[int]:
         int(dict(r.headers)["dlq_original_offset"]) for r in bench.publisher.to(TOPICS.dead_letters)
     ]
     return letters + [v.source.offset for v in bench.verdicts()]
+
+
+class LongWaits(ScriptedClassifier):
+    """A classifier whose calls with full windows, a long text's, wait until let go."""
+
+    def __post_init__(self) -> None:
+        """The gate is shut."""
+        self.gate = asyncio.Event()
+
+    async def infer(
+        self, guard: str, rows: Sequence[Sequence[int]], *, length: int, pad_id: int
+    ) -> Inference:
+        """As scripted, once a full window may pass."""
+        if any(len(row) == 16 for row in rows):
+            await self.gate.wait()
+        return await super().infer(guard, rows, length=length, pad_id=pad_id)
+
+
+async def test_a_short_texts_verdict_does_not_wait_for_a_long_one(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one batch, the short text's verdict is out while the long one is still scored."""
+    monkeypatch.setattr(stream, "LONG_CHARS", 50)
+    bench.classifier = classifier = LongWaits()
+    flow = bench.flow()
+    judging = asyncio.create_task(flow.judge(bench.batch(flow, "fine " * 20, "fine")))
+    while not bench.publisher.to(TOPICS.verdicts):
+        await asyncio.sleep(0.001)
+    assert [verdict.source.offset for verdict in bench.verdicts()] == [1]
+    assert bench.commits.acknowledged == []  # offset 0 holds the commit back
+    classifier.gate.set()
+    await judging
+    assert bench.commits.acknowledged == [0, 1]
