@@ -145,8 +145,8 @@ def _outcomes(bench: Bench) -> list[int]:
 class LongWaits(ScriptedClassifier):
     """A classifier whose calls with full windows, a long text's, wait until let go."""
 
-    def __post_init__(self) -> None:
-        """The gate is shut."""
+    def __init__(self) -> None:
+        super().__init__()
         self.gate = asyncio.Event()
 
     async def infer(
