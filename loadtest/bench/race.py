@@ -34,7 +34,7 @@ async def run(scene: Scene, contender: Contender) -> Lap | None:
     process = ManagedProcess(
         contender.name,
         contender.command,
-        log=scene.folder / f"{loaded.kafka.group}.log",
+        log=scene.log(contender.name),
         remedy=_REMEDY,
         env=variables(entrance),
         grace_s=30.0,

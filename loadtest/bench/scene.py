@@ -20,7 +20,7 @@ from pipeline.adapters.kafka import create_topics
 from pipeline.embedded import EmbeddedKafka
 from pipeline.embedded.loopback import HOST, free_ports
 from pipeline.embedded.process import ManagedProcess
-from pipeline.settings import Settings
+from pipeline.settings import Settings, home
 
 PARTITIONS: Final = 4
 _INPUTS: Final = ("prompts", "completions")
@@ -33,9 +33,13 @@ class Scene:
     """A broker with the input in it, and a stand-in that answers."""
 
     common: Mapping[str, Mapping[str, Any]]
-    folder: Path
     messages: int
     value_bytes: int
+
+    @staticmethod
+    def log(name: str) -> Path:
+        """A process's log; it outlives the run, so that a failure can be read."""
+        return home() / "bench-logs" / f"{name}.log"
 
     def entrance(self, name: str) -> dict[str, Mapping[str, Any]]:
         """Settings of one run: a fresh group, output topics of its own."""
@@ -69,7 +73,7 @@ async def open_scene(kafka: EmbeddedKafka, folder: Path, count: int) -> AsyncIte
     """Start the stand-in and publish `count` messages to a running broker."""
     own = f"bench-{uuid.uuid4().hex[:8]}"
     repository = guard.make(folder / "models")
-    async with _stand_in(folder) as triton:
+    async with _stand_in() as triton:
         common: dict[str, dict[str, Any]] = {
             "kafka": {"bootstrap_servers": kafka.bootstrap_servers},
             "topics": {"partitions": PARTITIONS, **_named((*_INPUTS, *_OUTPUTS), own)},
@@ -79,7 +83,7 @@ async def open_scene(kafka: EmbeddedKafka, folder: Path, count: int) -> AsyncIte
         loaded = settings.load(common)
         await create_topics(loaded.kafka, loaded.topics)
         value_bytes = await _preload(loaded, count)
-        yield Scene(common=common, folder=folder, messages=count, value_bytes=value_bytes)
+        yield Scene(common=common, messages=count, value_bytes=value_bytes)
 
 
 async def _preload(loaded: Settings, count: int) -> int:
@@ -87,12 +91,12 @@ async def _preload(loaded: Settings, count: int) -> int:
 
 
 @asynccontextmanager
-async def _stand_in(folder: Path) -> AsyncIterator[str]:
+async def _stand_in() -> AsyncIterator[str]:
     """Its `address:port`, while it runs."""
     port = free_ports(1)[0]
     command = [sys.executable, "-m", "loadtest.bench.standin"]
     command += [str(port), str(len(guard.LABELS)), guard.MODEL_DIGEST]
-    process = ManagedProcess("stand-in", command, log=folder / "stand-in.log", remedy=_REMEDY)
+    process = ManagedProcess("stand-in", command, log=Scene.log("stand-in"), remedy=_REMEDY)
     await process.start()
     try:
         await process.until(lambda: _listens(port), timeout_s=30.0)

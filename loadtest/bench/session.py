@@ -147,7 +147,7 @@ async def _tokenising_at(ready: Scene, rows: int) -> float:
     process = ManagedProcess(
         "tokenising",
         command,
-        log=ready.folder / f"tokenising-{rows}.log",
+        log=ready.log(f"tokenising-{rows}"),
         remedy="Read its log",
         env=scene.variables(ready.common),
     )
