@@ -53,18 +53,25 @@ async def _watch(
     process: ManagedProcess, ends: Ends, loaded: Settings, messages: int
 ) -> list[Sample]:
     """Samples until both topics hold an outcome of every message."""
-    assert process.pid is not None
-    seen = psutil.Process(process.pid)
     samples: list[Sample] = []
 
     async def done() -> bool:
         verdicts = await ends.total(loaded.topics.verdicts)
-        if process.running:
-            spent = seen.cpu_times()
-            samples.append(
-                Sample(at_s=time.monotonic(), cpu_s=spent.user + spent.system, verdicts=verdicts)
-            )
+        if (cpu_s := _cpu_s(process)) is not None:
+            samples.append(Sample(at_s=time.monotonic(), cpu_s=cpu_s, verdicts=verdicts))
         return verdicts >= messages and await ends.total(loaded.topics.audit) >= messages
 
     await process.until(done, timeout_s=_START_S + messages / _SLOWEST_PER_S)
     return samples
+
+
+def _cpu_s(process: ManagedProcess) -> float | None:
+    """User and system time so far; None once it has ended, at whichever moment that was."""
+    pid = process.pid
+    if pid is None:
+        return None
+    try:
+        spent = psutil.Process(pid).cpu_times()
+    except psutil.NoSuchProcess:
+        return None
+    return float(spent.user + spent.system)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import pytest
@@ -9,13 +10,23 @@ import pytest
 from loadtest.bench import contenders, session, table
 from loadtest.bench.session import Plan
 from pipeline.embedded import EmbeddedKafka
-from pipeline.embedded.process import EmbeddedFailed
+from pipeline.embedded.process import EmbeddedFailed, ManagedProcess
 
 pytestmark = pytest.mark.timeout(120)
 
 
 def quiet(_line: str) -> None:
     """Nobody watches."""
+
+
+_START = ManagedProcess.start
+
+
+async def start_and_see_it_end(process: ManagedProcess) -> None:
+    """Start; a contender is back only once it is gone."""
+    await _START(process)
+    while process.name == "raw" and process.running:
+        await asyncio.sleep(0.02)
 
 
 async def test_worker_and_raw_loop_take_turns(kafka: EmbeddedKafka) -> None:
@@ -31,11 +42,14 @@ async def test_worker_and_raw_loop_take_turns(kafka: EmbeddedKafka) -> None:
     assert "raw aiokafka loop" in text
 
 
+@pytest.mark.parametrize("seen", ["as it comes", "ended before the first look"])
 async def test_a_contender_that_ends_early_ends_the_benchmark(
-    kafka: EmbeddedKafka, monkeypatch: pytest.MonkeyPatch
+    kafka: EmbeddedKafka, monkeypatch: pytest.MonkeyPatch, seen: str
 ) -> None:
-    """No figures are made of a process that wrote nothing."""
+    """No figures of a process that wrote nothing, and its name, whenever it ended."""
     raw = next(each for each in contenders.ALL if each.name == "raw")
     monkeypatch.setattr(contenders, "ALL", (replace(raw, module=("this",)),))
+    if seen != "as it comes":
+        monkeypatch.setattr(ManagedProcess, "start", start_and_see_it_end)
     with pytest.raises(EmbeddedFailed, match="raw ended"):
         await session.run(Plan(messages=20, rounds=1, only=("raw",)), say=quiet, kafka=kafka)
