@@ -51,9 +51,11 @@ async def check(settings: Settings, messages: int, name: str) -> None:
     schemas = wiring.load_schemas()
 
     def verdict_of(value: bytes) -> Verdict:
+        """The verdict that a record of the verdicts topic is."""
         return codec.decode_verdict(value, schemas)
 
     def audited_of(value: bytes) -> Verdict:
+        """The verdict inside a record of the audit topic."""
         return codec.decode_audit(value, schemas).verdict
 
     async with KafkaReader(settings.kafka) as reader:

@@ -16,6 +16,7 @@ def main(run: Callable[[Settings, asyncio.Event], Awaitable[None]]) -> None:
     """Run a peer with the settings of its environment; the event is set by SIGTERM."""
 
     async def body() -> None:
+        """The peer's whole run."""
         stop = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
         await run(settings.load(), stop)
