@@ -61,6 +61,8 @@ def evasion(score: Score, dev: Sequence[Example], points: Points) -> list[dict[s
     for name, disguise in DISGUISES.items():
         found: dict[str, Any] = {"disguise": name}
         for group, (rows, label) in groups.items():
+            if not rows:
+                continue
             rng = random.Random(f"{name}/{group}")
             shown = [replace(row, text=disguise(row.text, rng)) for row in rows]
             values = score(shown)[:, PLACE[label]]
@@ -96,7 +98,7 @@ def _half(text: str, rng: random.Random, change: Callable[[str], str]) -> str:
 
 
 def _padding(rng: random.Random) -> str:
-    """Some 150 harmless words."""
+    """Some 150 harmless words, alarming ones among them."""
     words: list[str] = []
     while len(words) < PADDING_WORDS:
         words += rng.choice(contrast.plain_texts()).split()
