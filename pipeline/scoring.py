@@ -132,7 +132,13 @@ def uncovered_kinds(guards: Sequence[Guard]) -> frozenset[Kind]:
 
 
 def _frame_all(guard: Guard, messages: Sequence[Message], max_windows: int) -> list[Windowed]:
-    return frame(guard.card, guard.tokenizer, messages, max_windows=max_windows)
+    return frame(
+        guard.card,
+        guard.tokenizer,
+        messages,
+        max_windows=max_windows,
+        plain_too=guard.card.normalise,
+    )
 
 
 def _read(card: Card, call: Call, inference: Inference, started_s: float) -> _Answers:

@@ -79,6 +79,7 @@ class _Input(_Section):
     sep_id: Annotated[int, Field(ge=0)] | None = None
     buckets: Annotated[list[_Positive], Field(min_length=1)]
     template: str
+    normalise: bool = False
 
     @model_validator(mode="after")
     def _shapes(self) -> _Input:
@@ -151,6 +152,7 @@ class Card:
     buckets: tuple[int, ...]
     template_digest: str
     template: ChatTemplate | None
+    normalise: bool
     scale: NDArray[np.float32]
     bias: NDArray[np.float32]
     model_digest: str
@@ -266,6 +268,7 @@ def _card(folder: Path, document: _Document, raw: bytes) -> Card:
         buckets=tuple(shape.buckets),
         template_digest=document.digests.template or sha256(shape.template.encode()),
         template=_template(folder, document),
+        normalise=shape.normalise,
         scale=_vector(document.calibration.scale),
         bias=_vector(document.calibration.bias),
         model_digest=document.digests.model,

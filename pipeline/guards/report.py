@@ -46,6 +46,7 @@ def card(
         f"sep_id = {SPEC.sep_id}",
         "buckets = [16, 32, 64, 96, 128]",
         f"template = {json.dumps(TEMPLATE)}",
+        "normalise = true",
         "",
         "[calibration]  # score = sigmoid(logit * scale + bias)",
         f"scale = {json.dumps(figures['scale'])}",
