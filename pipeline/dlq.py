@@ -15,9 +15,6 @@ from pipeline.errors import Misconfigured, Reason
 from pipeline.events import DeadLetter, Position
 from pipeline.ports import Outgoing
 
-RETRY_OF: Final = "sluice_retry_of"
-"""Header of a message sent again: the position of the input that failed first."""
-
 OWN_TOPIC: Final = "dlq"
 """Short for the dead-letter topic in a position that a person types."""
 
@@ -109,19 +106,19 @@ def not_superseded(letters: Sequence[Found]) -> list[Found]:
 
 def first_position(letter: DeadLetter) -> str:
     """Where the message lay before it was ever sent again."""
-    return headers.first(letter.headers, RETRY_OF) or str(letter.position)
+    return headers.first(letter.headers, headers.RETRY_OF) or str(letter.position)
 
 
 def again(letter: DeadLetter) -> Outgoing:
     """The original record, with its count of attempts, for its original topic."""
-    original = tuple((key, value) for key, value in letter.headers if key != RETRY_OF)
+    original = tuple((key, value) for key, value in letter.headers if key != headers.RETRY_OF)
     return Outgoing(
         topic=letter.position.topic,
         key=letter.key,
         value=letter.value,
         headers=(
             *original,
-            (RETRY_OF, first_position(letter).encode()),
+            (headers.RETRY_OF, first_position(letter).encode()),
             (headers.DLQ_ATTEMPTS, str(letter.attempts).encode()),
         ),
     )

@@ -36,6 +36,8 @@ DLQ_OFFSET: Final = "dlq_original_offset"
 DLQ_TIMESTAMP: Final = "dlq_original_timestamp_ms"
 DLQ_FAILED_AT: Final = "dlq_failed_at"
 DLQ_ATTEMPTS: Final = "dlq_attempts"
+RETRY_OF: Final = "sluice_retry_of"
+"""On a message sent again: the position of the input that failed first."""
 _DLQ_PREFIX: Final = "dlq_"
 
 

@@ -12,11 +12,11 @@ from pipeline.cli import console, version
 from pipeline.cli.exits import Exit, code_of
 from pipeline.errors import SluiceError
 
-EXIT_CODES = """
-Exit codes: 0 done; 1 failure; 2 usage, setting or policy is wrong; 3 a dependency
-does not answer; 4 nothing to do; 5 too many dead letters; 99 a gate was breached;
-130 interrupted.
-"""
+EXIT_CODES = (
+    "Exit codes: 0 done; 1 failure; 2 usage, setting or policy is wrong; 3 a dependency"
+    " does not answer; 4 nothing to do; 5 too many dead letters; 99 a gate was breached;"
+    " 130 interrupted."
+)
 
 root = typer.Typer(
     name="sluice",
