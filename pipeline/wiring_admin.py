@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping
 
 from pipeline import dlq, schema_check, topic_check
 from pipeline.adapters import kafka_admin
-from pipeline.adapters.kafka import KafkaPublisher, KafkaReader, Record, Slice, create_topics
+from pipeline.adapters.kafka import KafkaPublisher, KafkaReader, Record, Slice
+from pipeline.adapters.kafka_topics import create_topics
 from pipeline.adapters.registry import Registry
 from pipeline.errors import Misconfigured
 from pipeline.events import Position

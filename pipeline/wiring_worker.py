@@ -8,7 +8,8 @@ from tempfile import TemporaryDirectory
 
 from pipeline import faust_app, metrics, schema_ids, wiring, worker
 from pipeline.adapters.clock import SystemClock
-from pipeline.adapters.kafka import KafkaPublisher, KafkaReader, missing_topics
+from pipeline.adapters.kafka import KafkaPublisher, KafkaReader
+from pipeline.adapters.kafka_topics import missing_topics
 from pipeline.adapters.registry import Registry
 from pipeline.adapters.triton import TritonClassifier
 from pipeline.conveyor import Limits

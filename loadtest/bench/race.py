@@ -13,7 +13,7 @@ from loadtest.bench.figures import Lap, Sample, lap
 from loadtest.bench.outputs import Ends
 from loadtest.bench.scene import Scene, variables
 from pipeline import settings
-from pipeline.adapters.kafka import create_topics
+from pipeline.adapters.kafka_topics import create_topics
 from pipeline.embedded.process import ManagedProcess
 from pipeline.settings import Settings
 

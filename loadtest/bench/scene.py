@@ -16,7 +16,7 @@ import orjson
 
 from loadtest.bench import guard, messages
 from pipeline import settings, wiring
-from pipeline.adapters.kafka import create_topics
+from pipeline.adapters.kafka_topics import create_topics
 from pipeline.embedded import EmbeddedKafka
 from pipeline.embedded.loopback import HOST, free_ports
 from pipeline.embedded.process import ManagedProcess

@@ -15,7 +15,8 @@ from aiokafka.errors import (
     NotCoordinatorForGroupError,
 )
 
-from pipeline.adapters.kafka import KafkaReader, connected, security, unreachable, wanted_topics
+from pipeline.adapters.kafka import KafkaReader, connected, security, unreachable
+from pipeline.adapters.kafka_topics import wanted_topics
 from pipeline.settings import KafkaSettings, TopicSettings
 from pipeline.topic_check import TopicShape
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from pipeline.adapters.kafka import create_topics
+from pipeline.adapters.kafka_topics import create_topics
 from pipeline.embedded.kafka import EmbeddedKafka
 from pipeline.embedded.loopback import HOST, free_ports, is_free
 from pipeline.embedded.process import ManagedProcess

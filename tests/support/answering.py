@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pipeline import codec, headers
-from pipeline.adapters.kafka import KafkaPublisher, KafkaReader, Record, create_topics
+from pipeline.adapters.kafka import KafkaPublisher, KafkaReader, Record
+from pipeline.adapters.kafka_topics import create_topics
 from pipeline.events import (
     Action,
     Coverage,

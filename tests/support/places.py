@@ -21,7 +21,8 @@ import stamina
 from prometheus_client.parser import text_string_to_metric_families
 
 from pipeline import codec, headers, wiring
-from pipeline.adapters.kafka import KafkaPublisher, KafkaReader, Record, create_topics
+from pipeline.adapters.kafka import KafkaPublisher, KafkaReader, Record
+from pipeline.adapters.kafka_topics import create_topics
 from pipeline.embedded.loopback import free_ports
 from pipeline.embedded.stack import EmbeddedWorker
 from pipeline.errors import Retryable
