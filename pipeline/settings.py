@@ -262,8 +262,19 @@ def origins(settings: Settings, overrides: Mapping[str, Any]) -> Iterator[tuple[
 
 
 def home() -> Path:
-    """Where the embedded stack keeps its files: `SLUICE_HOME`, or `.sluice` here."""
-    return Path(os.environ.get("SLUICE_HOME") or ".sluice").resolve()
+    """Where the embedded stack keeps its files: `SLUICE_HOME`, or `.sluice` here.
+
+    Made if it is not there; raises Misconfigured when it cannot be.
+    """
+    path = Path(os.environ.get("SLUICE_HOME") or ".sluice").resolve()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Misconfigured(
+            f"the folder {path} cannot be made ({error.strerror})",
+            remedy="Set SLUICE_HOME to a folder that this user may write",
+        ) from error
+    return path
 
 
 def _with_file(path: Path | None) -> type[Settings]:

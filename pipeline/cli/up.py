@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,6 +16,7 @@ import typer
 from pipeline import settings
 from pipeline.cli import console, session
 from pipeline.embedded.stack import EmbeddedStack
+from pipeline.errors import Misconfigured
 
 _TOPICS = "prompts, completions, verdicts, audit and dead letters: `sluice topics check`"
 
@@ -32,21 +37,39 @@ def up(
 
 async def _up(workers: int, *, fresh: bool) -> None:
     data = settings.home() / "up"
-    if fresh:
-        shutil.rmtree(data, ignore_errors=True)
-    stack = EmbeddedStack(
-        settings.load(),
-        home=settings.home(),
-        data=data,
-        environ=os.environ,
-        say=console.note,
-        prefer_ports=True,
-    )
-    async with stack:
-        for _ in range(workers):
-            await stack.start_worker()
-        explain(stack)
-        await asyncio.Event().wait()
+    with _alone(data.with_suffix(".lock")):
+        if fresh:
+            shutil.rmtree(data, ignore_errors=True)
+        stack = EmbeddedStack(
+            settings.load(),
+            home=settings.home(),
+            data=data,
+            environ=os.environ,
+            say=console.note,
+            prefer_ports=True,
+        )
+        async with stack:
+            for _ in range(workers):
+                await stack.start_worker()
+            explain(stack)
+            await asyncio.Event().wait()
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Hold the lock of a data folder: two brokers, or --fresh beside one, would ruin it.
+
+    The kernel lets go of it when this process ends, in whatever way.
+    """
+    with path.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Misconfigured(
+                f"a stack runs already in {path.with_suffix('')}",
+                remedy="Use it, stop it with Ctrl-C, or set SLUICE_HOME to another folder",
+            ) from None
+        yield
 
 
 def explain(stack: EmbeddedStack) -> None:
