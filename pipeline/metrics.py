@@ -49,6 +49,11 @@ BATCH_BYTES: Final = Histogram(
     "sluice_batch_bytes", "Bytes judged together.", buckets=[4.0**power for power in range(4, 13)]
 )
 CALL_ROWS: Final = Histogram("sluice_call_rows", "Windows in one guard call.", buckets=_ROWS)
+SCORE_CACHE: Final = Counter(
+    "sluice_score_cache_total",
+    "Messages by what answered: hit (recalled), shared (a call under way), miss (a call).",
+    ["answer"],
+)
 IN_FLIGHT: Final = Gauge("sluice_in_flight_messages", "Messages taken, not yet acknowledged.")
 LAG_MESSAGES: Final = Gauge(
     "sluice_consumer_lag_messages", "Messages behind the log's end.", ["topic", "partition"]

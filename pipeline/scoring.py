@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,11 +71,17 @@ class Scorer:
         self._limits = limits
         self._clock = clock
         self._in_flight = asyncio.Semaphore(limits.in_flight)
+        self._versions: dict[str, str] = {}
 
     @property
     def guards(self) -> tuple[Guard, ...]:
         """The guards that score, in order."""
         return self._guards
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """The version that each guard last answered as, by name; a live view."""
+        return MappingProxyType(self._versions)
 
     async def score(self, messages: Sequence[Message]) -> list[Scored]:
         """One `Scored` per message, in order; raises nothing but Misconfigured."""
@@ -121,6 +128,7 @@ class Scorer:
                 return {call.rows[0]: error}
             left, right = halves(call)
             return {**await self._ask(guard, left, texts), **await self._ask(guard, right, texts)}
+        self._versions[guard.card.name] = inference.version
         metrics.CALL_ROWS.observe(len(rows))
         metrics.STAGE_SECONDS.labels("infer").observe(inference.elapsed_s)
         return _read(guard.card, call, inference, started_s)

@@ -130,6 +130,9 @@ class GuardSettings(_Section):
     )
     max_windows: PositiveInt = 128
     calls_in_flight: PositiveInt = 3
+    cache_entries: Annotated[int, Field(ge=0, le=10_000_000)] = Field(
+        10_000, description="contents whose scores a worker remembers; 0: every message is judged"
+    )
 
 
 class PolicySettings(_Section):

@@ -12,16 +12,18 @@ from pipeline.adapters.kafka import KafkaPublisher, KafkaReader
 from pipeline.adapters.kafka_topics import missing_topics
 from pipeline.adapters.registry import Registry
 from pipeline.adapters.triton import TritonClassifier
+from pipeline.cached_scoring import CachedScorer
 from pipeline.conveyor import Limits
 from pipeline.dead_letters import Bound, require_below
 from pipeline.errors import Misconfigured
 from pipeline.health import Health, HealthServer
 from pipeline.moderation import Intake
 from pipeline.policy import Policy
-from pipeline.scoring import Guard
+from pipeline.score_cache import ScoreCache
+from pipeline.scoring import Guard, Scorer
 from pipeline.selftest import VerifiedScorer
 from pipeline.settings import Settings
-from pipeline.stream import Flow, FlowLimits, Topics, add_agents
+from pipeline.stream import Flow, FlowLimits, Scores, Topics, add_agents
 
 _CHECKS = ("guard", "partitions")
 
@@ -46,13 +48,14 @@ async def run_worker(settings: Settings) -> None:
                 settings.kafka, max_message_bytes=settings.topics.max_message_bytes
             ) as publisher,
         ):
-            scorer = VerifiedScorer(wiring.scorer(guards, triton, settings, clock), triton, health)
+            asked = wiring.scorer(guards, triton, settings, clock)
+            verified = VerifiedScorer(asked, triton, health)
             flow = Flow(
                 topics=topics(settings),
                 schemas=schemas,
                 registry=Registry(settings.registry) if settings.registry.url else None,
                 policy=policy,
-                scorer=scorer,
+                scorer=_remembering(verified, asked, settings.guards.cache_entries),
                 publisher=publisher,
                 health=health,
                 clock=clock,
@@ -67,12 +70,22 @@ async def run_worker(settings: Settings) -> None:
             await worker.run(
                 app,
                 flow,
-                scorer,
+                verified,
                 health=health,
                 clock=clock,
                 stop=stop,
                 drain_s=settings.worker.drain_s,
             )
+
+
+def _remembering(verified: VerifiedScorer, asked: Scorer, entries: int) -> Scores:
+    """The verified scorer, behind a cache of scores if there is to be one.
+
+    The cache stands in front: golden texts and canaries always reach the guards.
+    """
+    if not entries:
+        return verified
+    return CachedScorer(verified, ScoreCache(entries), asked.versions)
 
 
 def topics(settings: Settings) -> Topics:

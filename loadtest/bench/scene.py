@@ -78,7 +78,8 @@ async def open_scene(kafka: EmbeddedKafka, folder: Path, count: int) -> AsyncIte
             "kafka": {"bootstrap_servers": kafka.bootstrap_servers},
             "topics": {"partitions": PARTITIONS, **_named((*_INPUTS, *_OUTPUTS), own)},
             "triton": {"url": triton},
-            "guards": {"repository": str(repository), "names": [guard.NAME]},
+            # Every message is asked about, by each contender: none may recall an answer.
+            "guards": {"repository": str(repository), "names": [guard.NAME], "cache_entries": 0},
         }
         loaded = settings.load(common)
         await create_topics(loaded.kafka, loaded.topics)

@@ -261,3 +261,28 @@ async def test_a_policy_may_refuse_tenants_it_does_not_know(
     assert isinstance(letter, DeadLetter)
     assert letter.reason == "unknown-tenant"
     assert headers.first(letter.headers, "dlq_reason") is None
+
+
+async def test_a_repeated_content_has_a_verdict_of_its_own_and_no_guard_call(
+    kafka: EmbeddedKafka, triton: EmbeddedTriton, tiny_repository: Path, tmp_path: Path
+) -> None:
+    """The same scores by the same guard; the audit event says that no rows were computed."""
+    async with places.open_place(
+        tmp_path, kafka=kafka.bootstrap_servers, triton=triton.grpc_address,
+        repository=tiny_repository, SLUICE_GUARDS__CACHE_ENTRIES="10",
+    ) as own:  # fmt: skip
+        worker = await own.start_worker()
+        (first,) = await own.texts("full of hate")
+        await own.settled([first])
+        (again,) = await own.texts("full of hate", tenant="acme")
+        (other,) = await own.publish([own.record("full of hate", kind=Kind.COMPLETION)])
+        await own.settled([again, other])
+        events = {event.verdict.source: event for event in await own.audits()}
+        answers = await places.metric(worker, "sluice_score_cache_total")
+    assert answers == {("hit",): 1.0, ("miss",): 2.0}
+    assert [events[at].batch_rows for at in (first, again, other)] == [1, 0, 1]
+    assert events[again].inference_s == events[again].queued_s == 0.0
+    verdicts = [events[at].verdict for at in (first, again)]
+    assert verdicts[0].scores == verdicts[1].scores
+    assert verdicts[0].guards == verdicts[1].guards
+    assert [verdict.tenant for verdict in verdicts] == ["", "acme"]

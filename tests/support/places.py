@@ -45,6 +45,8 @@ _WORKER = {
     "SLUICE_KAFKA__HEARTBEAT_S": "1",
     "SLUICE_WORKER__DRAIN_S": "3",
     "SLUICE_TELEMETRY__LOG_FORMAT": "json",
+    # A text that a test repeats is to reach the guard; tests of the cache turn it on.
+    "SLUICE_GUARDS__CACHE_ENTRIES": "0",
 }
 
 
