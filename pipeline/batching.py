@@ -8,7 +8,7 @@ windows and `max_tokens` padded tokens. Every window is in exactly one call.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 
 
@@ -34,17 +34,20 @@ def plan(
     buckets: Sequence[int],
     max_rows: int,
     max_tokens: int,
+    without: Container[Row] = (),
 ) -> list[Call]:
     """Calls that cover every window once; `lengths[request][window]` in tokens.
 
+    Rows in `without` are left out: they have their answer already.
     `buckets` ascend. A window longer than the last bucket is the caller's
     mistake: ValueError.
     """
     by_bucket: dict[int, list[Row]] = {}
     for request, windows in enumerate(lengths):
         for window, length in enumerate(windows):
-            bucket = _bucket(length, buckets)
-            by_bucket.setdefault(bucket, []).append(Row(request=request, window=window))
+            row = Row(request=request, window=window)
+            if row not in without:
+                by_bucket.setdefault(_bucket(length, buckets), []).append(row)
     return [
         Call(length=bucket, rows=rows)
         for bucket in sorted(by_bucket)

@@ -38,7 +38,7 @@ _DIRECT: Final = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 async def examine(settings: Settings) -> AsyncIterator[Finding]:
     """Every check that needs settings, one by one."""
     yield await finding("policy", _policy(settings))
-    for name in settings.guards.names:
+    for name in settings.guards.served:
         yield await finding(f"card of guard {name}", _card(settings, name))
     async for found in _kafka(settings):
         yield found
@@ -149,7 +149,7 @@ async def _triton(settings: Settings) -> AsyncIterator[Finding]:
         guards = []
     async with TritonClassifier(settings.triton) as triton:
         answers = True
-        for name in settings.guards.names:
+        for name in settings.guards.served:
             served = _served(settings, triton, name)
             found = await finding(f"guard {name} in Triton", served, asked=settings.triton.url)
             answers = answers and found.state is State.OK

@@ -54,6 +54,11 @@ SCORE_CACHE: Final = Counter(
     "Messages by what answered: hit (recalled), shared (a call under way), miss (a call).",
     ["answer"],
 )
+FIRST_STAGE_WINDOWS: Final = Counter(
+    "sluice_first_stage_windows_total",
+    "Windows that a first stage saw, by end: settled by it, passed-on to the full guard.",
+    ["end"],
+)
 IN_FLIGHT: Final = Gauge("sluice_in_flight_messages", "Messages taken, not yet acknowledged.")
 LAG_MESSAGES: Final = Gauge(
     "sluice_consumer_lag_messages", "Messages behind the log's end.", ["topic", "partition"]

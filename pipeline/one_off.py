@@ -95,7 +95,7 @@ async def _answering(
 async def _require_ready(settings: Settings) -> None:
     """Raise DependencyUnavailable when Triton does not answer or lacks a guard."""
     async with TritonClassifier(settings.triton) as triton:
-        for guard in settings.guards.names:
+        for guard in settings.guards.served:
             if not await triton.ready(guard):
                 raise DependencyUnavailable(
                     f"Triton at {settings.triton.url} does not serve guard {guard!r}",
@@ -109,6 +109,6 @@ async def _embedded(settings: Settings) -> AsyncIterator[Settings]:
     from pipeline.embedded import EmbeddedTriton
 
     guards = settings.guards
-    async with EmbeddedTriton(guards.repository, guards.names, settings_file.home()) as server:
+    async with EmbeddedTriton(guards.repository, guards.served, settings_file.home()) as server:
         found = settings.triton.model_copy(update={"url": server.grpc_address, "tls": False})
         yield settings.model_copy(update={"triton": found})

@@ -7,8 +7,8 @@ so that one refused text or one lost call does not take its neighbours along.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import numpy as np
@@ -34,6 +34,8 @@ class Guard:
 
     card: Card
     tokenizer: Tokenizer
+    first: Guard | None = None
+    """A cheap guard that sees every window before this one, and settles the clear ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,8 +50,9 @@ class CallLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Answer:
-    """What one row of a call came back with."""
+    """What one row of a call came back with, and the card of the guard that judged it."""
 
+    card: Card
     scores: NDArray[np.float32]
     version: str
     call_rows: int
@@ -71,12 +74,15 @@ class Scorer:
         self._limits = limits
         self._clock = clock
         self._in_flight = asyncio.Semaphore(limits.in_flight)
+        # Of its own: a first stage's quick calls must not wait behind slow ones.
+        self._first_in_flight = asyncio.Semaphore(limits.in_flight)
         self._versions: dict[str, str] = {}
 
     @property
     def guards(self) -> tuple[Guard, ...]:
-        """The guards that score, in order."""
-        return self._guards
+        """The guards that score, in order; those that stand first come last."""
+        first = {each.first.card.name: each.first for each in self._guards if each.first}
+        return (*self._guards, *first.values())
 
     @property
     def versions(self) -> Mapping[str, str]:
@@ -88,23 +94,57 @@ class Scorer:
         parts = await asyncio.gather(*(self._score_with(guard, messages) for guard in self._guards))
         return [_join([part[index] for part in parts]) for index in range(len(messages))]
 
+    async def score_by(self, guard: Guard, messages: Sequence[Message]) -> list[Scored]:
+        """As `score`, by one of `guards` alone and without what stands before it."""
+        return await self._score_with(replace(guard, first=None), messages)
+
     async def _score_with(self, guard: Guard, messages: Sequence[Message]) -> list[Scored]:
         began_s = self._clock.monotonic()
         chosen = [index for index, m in enumerate(messages) if m.kind in guard.card.roles]
         texts = await self._tokenise(guard, [messages[index] for index in chosen])
+        settled = await self._settle(guard.first, texts) if guard.first else {}
+        answers = settled | await self._ask_all(guard, texts, self._in_flight, without=settled)
+        scored: list[Scored] = [() for _ in messages]
+        for request, (index, text) in enumerate(zip(chosen, texts, strict=True)):
+            scored[index] = _judge(request, text, answers, began_s)
+        return scored
+
+    async def _settle(self, first: Guard, texts: Sequence[Windowed]) -> _Answers:
+        """The windows that a first stage finds clear; all others are the next guard's.
+
+        Its errors settle nothing: what it could not judge is judged in full.
+        """
+        answers = await self._ask_all(first, texts, self._first_in_flight)
+        settled: _Answers = {
+            row: answer
+            for row, answer in answers.items()
+            if isinstance(answer, _Answer) and answer.scores.max() < first.card.settles_below
+        }
+        metrics.FIRST_STAGE_WINDOWS.labels("settled").inc(len(settled))
+        metrics.FIRST_STAGE_WINDOWS.labels("passed-on").inc(len(answers) - len(settled))
+        return settled
+
+    async def _ask_all(
+        self,
+        guard: Guard,
+        texts: Sequence[Windowed],
+        in_flight: asyncio.Semaphore,
+        *,
+        without: Container[Row] = (),
+    ) -> _Answers:
+        """A guard's answers to all windows but those in `without`."""
         calls = plan(
             [[len(window) for window in text.windows] for text in texts],
             buckets=guard.card.buckets,
             max_rows=self._limits.max_rows,
             max_tokens=self._limits.max_tokens,
+            without=without,
         )
         answers: _Answers = {}
-        for answered in await asyncio.gather(*(self._ask(guard, call, texts) for call in calls)):
+        asked = (self._ask(guard, call, texts, in_flight) for call in calls)
+        for answered in await asyncio.gather(*asked):
             answers.update(answered)
-        scored: list[Scored] = [() for _ in messages]
-        for request, (index, text) in enumerate(zip(chosen, texts, strict=True)):
-            scored[index] = _judge(guard.card, request, text, answers, began_s)
-        return scored
+        return answers
 
     async def _tokenise(self, guard: Guard, messages: Sequence[Message]) -> list[Windowed]:
         began_s = self._clock.monotonic()
@@ -112,11 +152,13 @@ class Scorer:
         metrics.STAGE_SECONDS.labels("tokenise").observe(self._clock.monotonic() - began_s)
         return texts
 
-    async def _ask(self, guard: Guard, call: Call, texts: Sequence[Windowed]) -> _Answers:
+    async def _ask(
+        self, guard: Guard, call: Call, texts: Sequence[Windowed], in_flight: asyncio.Semaphore
+    ) -> _Answers:
         """Answers to a call's rows; a refused call is halved until one row stands out."""
         rows = [texts[row.request].windows[row.window] for row in call.rows]
         try:
-            async with self._in_flight:
+            async with in_flight:
                 started_s = self._clock.monotonic()
                 inference = await self._classifier.infer(
                     guard.card.name, rows, length=call.length, pad_id=guard.card.pad_id
@@ -127,7 +169,10 @@ class Scorer:
             if len(call.rows) == 1:
                 return {call.rows[0]: error}
             left, right = halves(call)
-            return {**await self._ask(guard, left, texts), **await self._ask(guard, right, texts)}
+            return {
+                **await self._ask(guard, left, texts, in_flight),
+                **await self._ask(guard, right, texts, in_flight),
+            }
         self._versions[guard.card.name] = inference.version
         metrics.CALL_ROWS.observe(len(rows))
         metrics.STAGE_SECONDS.labels("infer").observe(inference.elapsed_s)
@@ -162,6 +207,7 @@ def _read(card: Card, call: Call, inference: Inference, started_s: float) -> _An
     finite = np.isfinite(inference.logits).all(axis=1)
     return {
         row: _Answer(
+            card=card,
             scores=scores[index],
             version=inference.version,
             call_rows=len(call.rows),
@@ -189,25 +235,32 @@ def _not_a_number(card: Card, *, every: bool) -> Rejected | Retryable:
     return Rejected(Reason.GUARD_REFUSED, message, remedy="Report this text with the guard's card")
 
 
-def _judge(card: Card, request: int, text: Windowed, answers: _Answers, began_s: float) -> Scored:
-    found = [answers[Row(request=request, window=w)] for w in range(len(text.windows))]
-    good: list[_Answer] = []
-    for answer in found:
+def _judge(request: int, text: Windowed, answers: _Answers, began_s: float) -> Scored:
+    """A judgement of each guard that judged windows of the text, or the first error.
+
+    Every window has one judge, so that the coverage of all together is the text's.
+    """
+    by_guard: dict[str, list[_Answer]] = {}
+    for window in range(len(text.windows)):
+        answer = answers[Row(request=request, window=window)]
         if not isinstance(answer, _Answer):
             return answer
-        good.append(answer)
+        by_guard.setdefault(answer.card.name, []).append(answer)
+    return tuple(_judgement(text, good, began_s) for good in by_guard.values())
+
+
+def _judgement(text: Windowed, good: Sequence[_Answer], began_s: float) -> Judgement:
+    card = good[0].card
     highest = np.max(np.stack([answer.scores for answer in good]), axis=0)
-    return (
-        Judgement(
-            guard=GuardRef(name=card.name, version=good[0].version, digest=card.digest),
-            scores=_by_label(card.labels, highest),
-            coverage=text.coverage,
-            template_digest=card.template_digest,
-            windows=len(good),
-            batch_rows=max(answer.call_rows for answer in good),
-            queued_s=min(answer.started_s for answer in good) - began_s,
-            inference_s=max(answer.elapsed_s for answer in good),
-        ),
+    return Judgement(
+        guard=GuardRef(name=card.name, version=good[0].version, digest=card.digest),
+        scores=_by_label(card.labels, highest),
+        coverage=text.coverage,
+        template_digest=card.template_digest,
+        windows=len(good),
+        batch_rows=max(answer.call_rows for answer in good),
+        queued_s=min(answer.started_s for answer in good) - began_s,
+        inference_s=max(answer.elapsed_s for answer in good),
     )
 
 

@@ -103,13 +103,14 @@ class VerifiedScorer:
             await asyncio.sleep(CANARY_EVERY_S)
 
     async def _canary(self) -> None:
-        golden = self._scorer.guards[0].card.golden[0]
         try:
             async with self._gate.beside():
                 await self.verify()
-                (result,) = await self._scorer.score([_message(golden)])
-            if isinstance(result, Retryable):
-                raise result
+                for guard in self._scorer.guards:
+                    golden = _message(guard.card.golden[0])
+                    (result,) = await self._scorer.score_by(guard, [golden])
+                    if isinstance(result, Retryable):
+                        raise result
         except Retryable as error:
             self._verified = False
             self._health.set("guard", ok=False, detail=str(error))
@@ -128,7 +129,7 @@ class VerifiedScorer:
     async def _check_golden(self) -> None:
         for guard in self._scorer.guards:
             golden = guard.card.golden
-            scored = await self._scorer.score([_message(text) for text in golden])
+            scored = await self._scorer.score_by(guard, [_message(text) for text in golden])
             for number, (text, result) in enumerate(zip(golden, scored, strict=True), start=1):
                 _compare(guard.card.name, number, text, result)
 
@@ -183,7 +184,7 @@ def _compare(name: str, number: int, golden: Golden, result: Scored) -> None:
             f"guard {name} refuses golden text {number}: {result.message}",
             remedy="Served model and card do not belong together: deploy one release",
         )
-    scores = next(each.scores for each in result if each.guard.name == name)
+    scores = result[0].scores
     for category, score, expected in _differences(scores, golden):
         raise Misconfigured(
             f"guard {name} scores golden text {number} {score:.4f} for {category},"

@@ -124,6 +124,9 @@ class GuardSettings(_Section):
 
     repository: Path = Field(default_factory=lambda: shipped("triton_models"))
     names: Annotated[tuple[Name, ...], Field(min_length=1)] = ("default",)
+    first: Name | None = Field(
+        None, description="a cheap guard that settles clear windows; the rest go on to `names`"
+    )
     max_rows: Annotated[int, Field(gt=0, le=1024)] = 32
     max_tokens: PositiveInt = Field(
         1024, description="padded tokens in one call; more suits a GPU, less lets short texts pass"
@@ -133,6 +136,11 @@ class GuardSettings(_Section):
     cache_entries: Annotated[int, Field(ge=0, le=10_000_000)] = Field(
         10_000, description="contents whose scores a worker remembers; 0: every message is judged"
     )
+
+    @property
+    def served(self) -> tuple[str, ...]:
+        """Every guard that Triton must serve."""
+        return (*self.names, *((self.first,) if self.first else ()))
 
 
 class PolicySettings(_Section):

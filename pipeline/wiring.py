@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from pipeline import codec, policy_file
+from pipeline import cascade, codec, policy_file
 from pipeline.adapters.clock import SystemClock
 from pipeline.adapters.triton import TritonClassifier
 from pipeline.errors import Misconfigured
@@ -27,21 +27,25 @@ async def open_scorer(settings: Settings) -> AsyncIterator[Scorer]:
 
 def load_guards(settings: GuardSettings) -> list[Guard]:
     """The configured guards; raises Misconfigured naming card, key and remedy."""
-    found = []
-    for name in settings.names:
-        card = cards.load(settings.repository / name)
-        if card.name != name:
-            raise Misconfigured(
-                f"the card in folder {name!r} names guard {card.name!r}",
-                remedy="Give folder and card the same name",
-            )
-        found.append(Guard(card=card, tokenizer=Tokenizer(card.tokenizer)))
+    found = [_load_guard(settings, name) for name in settings.names]
+    if settings.first:
+        found = cascade.put_first(_load_guard(settings, settings.first), found)
     if missing := uncovered_kinds(found):
         raise Misconfigured(
             f"no configured guard judges {', '.join(sorted(missing))} messages",
             remedy="Add a guard with that role to guards.names",
         )
     return found
+
+
+def _load_guard(settings: GuardSettings, name: str) -> Guard:
+    card = cards.load(settings.repository / name)
+    if card.name != name:
+        raise Misconfigured(
+            f"the card in folder {name!r} names guard {card.name!r}",
+            remedy="Give folder and card the same name",
+        )
+    return Guard(card=card, tokenizer=Tokenizer(card.tokenizer))
 
 
 def load_policy(settings: Settings) -> Policy:

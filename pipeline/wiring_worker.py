@@ -6,7 +6,9 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from pipeline import faust_app, metrics, schema_ids, wiring, worker
+import structlog
+
+from pipeline import cascade, faust_app, metrics, schema_ids, wiring, worker
 from pipeline.adapters.clock import SystemClock
 from pipeline.adapters.kafka import KafkaPublisher, KafkaReader
 from pipeline.adapters.kafka_topics import missing_topics
@@ -24,6 +26,8 @@ from pipeline.scoring import Guard, Scorer
 from pipeline.selftest import VerifiedScorer
 from pipeline.settings import Settings
 from pipeline.stream import Flow, FlowLimits, Scores, Topics, add_agents
+
+log = structlog.get_logger(__name__)
 
 _CHECKS = ("guard", "partitions")
 
@@ -154,6 +158,7 @@ async def _count_since(reader: KafkaReader, topic: str, since_ms: int) -> int:
 def _announce(policy: Policy, guards: list[Guard]) -> None:
     ref = policy.ref
     metrics.POLICY.info({"id": ref.id, "version": ref.version, "digest": ref.digest})
-    for guard in guards:
-        card = guard.card
+    for name in cascade.unmeasured(guards):
+        log.warning("first-stage-unmeasured", before=name)
+    for card in (each.card for guard in guards for each in (guard, guard.first) if each):
         metrics.GUARD.labels(card.name, card.version, card.digest).set(1)

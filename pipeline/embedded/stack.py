@@ -50,7 +50,7 @@ class EmbeddedStack:
         self.kafka = EmbeddedKafka(home, data / "kafka", port(9092), on_progress=say)
         self.triton = EmbeddedTriton(
             settings.guards.repository,
-            settings.guards.names,
+            settings.guards.served,
             data,
             grpc_port=port(8001),
             http_port=port(8000),

@@ -97,6 +97,21 @@ class _Calibration(_Section):
     bias: list[_Finite]
 
 
+class _Cascade(_Section):
+    """As a first stage: a window whose scores are all below is settled; what that cost on dev.
+
+    `lost`: share of the positives caught by guard `before` that are settled instead;
+    `settled`: share of all windows, `settled_harmless`: of the harmless ones.
+    """
+
+    settles_below: Annotated[float, Field(gt=0, lt=1)]
+    before: str
+    before_model: _Digest
+    lost: _Score
+    settled: _Score
+    settled_harmless: _Score
+
+
 class _Digests(_Section):
     model: _Digest
     tokenizer: _Digest
@@ -118,6 +133,7 @@ class _Document(_Section):
     input: _Input
     calibration: _Calibration
     digests: _Digests
+    cascade: _Cascade | None = None
     operating_points: Mapping[str, Mapping[str, _Score]]
     golden: Annotated[list[Golden], Field(min_length=1)]
 
@@ -156,8 +172,11 @@ class Card:
     scale: NDArray[np.float32]
     bias: NDArray[np.float32]
     model_digest: str
+    tokenizer_digest: str
     digest: str
     golden: tuple[Golden, ...]
+    settles_below: float
+    measured_before: str
     operating_points: Mapping[str, Mapping[str, float]]
 
     def scores(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -272,8 +291,11 @@ def _card(folder: Path, document: _Document, raw: bytes) -> Card:
         scale=_vector(document.calibration.scale),
         bias=_vector(document.calibration.bias),
         model_digest=document.digests.model,
+        tokenizer_digest=document.digests.tokenizer,
         digest=_identity(document, raw),
         golden=tuple(document.golden),
+        settles_below=document.cascade.settles_below if document.cascade else 0.0,
+        measured_before=document.cascade.before_model if document.cascade else "",
         operating_points=document.operating_points,
     )
 
