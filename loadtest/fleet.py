@@ -17,6 +17,9 @@ from pipeline.errors import DependencyUnavailable, SluiceError
 
 _HEAD_START_NS: Final = 200_000_000
 """From `go` to the first message: long enough for the word to reach everybody."""
+_ENCODE_NS: Final = 150_000
+"""Per message and generator on top, to encode it before the start, within the next bound."""
+_LONGEST_HEAD_START_NS: Final = 5_000_000_000
 
 _READY_WITHIN_S: Final = 60.0
 
@@ -71,9 +74,11 @@ class Fleet:
         """How late the latest of them is, as last heard."""
         return max((told.late_ms for told in self._latest.values()), default=0.0)
 
-    async def run(self) -> int:
+    async def run(self, messages: int) -> int:
         """Send everything; returns the start (monotonic ns) that schedules count from."""
-        start_ns = time.monotonic_ns() + _HEAD_START_NS
+        encoding_ns = messages * _ENCODE_NS // max(1, len(self._processes))
+        head_start_ns = min(_HEAD_START_NS + encoding_ns, _LONGEST_HEAD_START_NS)
+        start_ns = time.monotonic_ns() + head_start_ns
         for process in self._processes:
             _stdin(process).write(f"go {start_ns}\n".encode("ascii"))
         async with asyncio.TaskGroup() as group:

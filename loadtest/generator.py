@@ -14,7 +14,11 @@ import os
 import signal
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -40,6 +44,22 @@ _TELL_EVERY_S: Final = 0.5
 _FLUSH_WITHIN_S: Final = 30.0
 _BREATHE_EVERY: Final = 32
 """Messages sent in a row, when late, before acknowledgements are attended to."""
+_TICK_S: Final = 0.002
+"""Messages due within it are sent at one waking; it is in their lateness."""
+_LINGER_MS: Final = 5
+"""How long Kafka's client gathers a batch; it is in the latency from the intended time."""
+_SETTLE_NS: Final = 50_000_000
+"""Encoding ahead ends so long before the start."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """A message encoded for its intended time."""
+
+    sequence: int
+    intended_ns: int
+    record: Outgoing
+    malformed: bool
 
 
 class Generator:
@@ -59,7 +79,7 @@ class Generator:
             max_bytes=at.topics.max_message_bytes,
         )
         self._rows: list[list[int]] = []
-        self._waiting: set[asyncio.Task[None]] = set()
+        self._waiting: set[asyncio.Task[Position]] = set()
         self._late, self._ack = Latencies(), Latencies()
         self._accepted = self._refused = 0
         self._late_ns = 0
@@ -79,13 +99,25 @@ class Generator:
 
     async def _open(self, start_ns: int) -> None:
         """Send each message at its time, or at once when that has passed."""
-        for in_a_row, (sequence, due_s) in enumerate(self._mine()):
-            intended_ns = start_ns + int(due_s * 1e9)
-            record, malformed = self._record(sequence, intended_ns)  # encoded ahead of time
-            wait_s = (intended_ns - time.monotonic_ns()) / 1e9
-            if wait_s > 0 or in_a_row % _BREATHE_EVERY == 0:
-                await asyncio.sleep(max(0.0, wait_s))
-            await self._send(sequence, intended_ns, record, malformed=malformed)
+        for in_a_row, ready in enumerate(self._ahead(start_ns)):
+            wait_s = (ready.intended_ns - time.monotonic_ns()) / 1e9
+            if wait_s > 0:
+                await asyncio.sleep(max(_TICK_S, wait_s))
+            elif in_a_row % _BREATHE_EVERY == 0:
+                await asyncio.sleep(0.0)
+            await self._send(ready)
+
+    def _ahead(self, start_ns: int) -> Iterator[Ready]:
+        """The messages in order, encoded before the start as far as time allows."""
+        made = (
+            self._ready(sequence, start_ns + int(due_s * 1e9)) for sequence, due_s in self._mine()
+        )
+        kept: deque[Ready] = deque()
+        while time.monotonic_ns() < start_ns - _SETTLE_NS and (ready := next(made, None)):
+            kept.append(ready)
+        while kept:
+            yield kept.popleft()
+        yield from made
 
     def _mine(self) -> Iterator[tuple[int, float]]:
         load = self._workload.load
@@ -102,14 +134,14 @@ class Generator:
             for sequence in range(part, load.messages, of):
                 await window.enter(sequence, timeout_s=load.timeout_s)
                 now_ns = time.monotonic_ns()
-                record, malformed = self._record(sequence, now_ns)
-                await self._send(sequence, now_ns, record, malformed=malformed)
+                await self._send(self._ready(sequence, now_ns))
             await window.drained(load.timeout_s)
 
-    def _record(self, sequence: int, intended_ns: int) -> tuple[Outgoing, bool]:
+    def _ready(self, sequence: int, intended_ns: int) -> Ready:
         piece = self._recipe.piece(sequence, message_id(self._order.run, sequence))
-        record = self._envelope.around(piece.message)
         wall_ns = intended_ns + time.time_ns() - time.monotonic_ns()
+        sent_at = datetime.fromtimestamp(wall_ns / 1e9, UTC)
+        record = self._envelope.around(replace(piece.message, sent_at=sent_at))
         stamp = Stamp(
             run=self._order.run, sequence=sequence, monotonic_ns=intended_ns, wall_ns=wall_ns
         )
@@ -120,33 +152,36 @@ class Generator:
             value=mix.cut(value, sequence) if piece.malformed else value,
             headers=(*record.headers, stamp.header()),
         )
-        return made, piece.malformed
+        return Ready(
+            sequence=sequence, intended_ns=intended_ns, record=made, malformed=piece.malformed
+        )
 
-    async def _send(
-        self, sequence: int, intended_ns: int, record: Outgoing, *, malformed: bool
-    ) -> None:
+    async def _send(self, ready: Ready) -> None:
         sent_ns = time.monotonic_ns()
-        completion = record.topic == self._settings.topics.completions
+        completion = ready.record.topic == self._settings.topics.completions
         kind = rows.COMPLETION if completion else rows.PROMPT
-        row = [sequence, intended_ns, sent_ns, 0, kind, -1, -1, int(malformed)]
+        row = [ready.sequence, ready.intended_ns, sent_ns, 0, kind, -1, -1, int(ready.malformed)]
         self._rows.append(row)
-        self._late_ns = sent_ns - intended_ns
+        self._late_ns = sent_ns - ready.intended_ns
         self._late.record_us(self._late_ns / 1000)
         try:
-            acknowledged = await self._publisher.send(record)
+            acknowledged = await self._publisher.send(ready.record)
         except SluiceError:
             self._refused += 1
             return
-        task = asyncio.create_task(self._keep(row, acknowledged))
-        self._waiting.add(task)
-        task.add_done_callback(self._waiting.discard)
+        self._waiting.add(acknowledged)
+        acknowledged.add_done_callback(partial(self._keep, row))
 
-    async def _keep(self, row: list[int], acknowledged: asyncio.Task[Position]) -> None:
-        try:
-            position = await acknowledged
-        except SluiceError:
+    def _keep(self, row: list[int], acknowledged: asyncio.Task[Position]) -> None:
+        self._waiting.discard(acknowledged)
+        if acknowledged.cancelled():
+            return
+        if isinstance(error := acknowledged.exception(), SluiceError):
             self._refused += 1
             return
+        if error is not None:
+            raise error
+        position = acknowledged.result()
         acked_ns = time.monotonic_ns()
         row[3], row[5], row[6] = acked_ns, position.partition, position.offset
         self._ack.record_us((acked_ns - row[2]) / 1000)
@@ -189,7 +224,7 @@ async def _main() -> None:
     order = orders.order(await lines.readline())
     at = settings.load(order.overrides)
     limit = at.topics.max_message_bytes
-    async with KafkaPublisher(at.kafka, max_message_bytes=limit) as publisher:
+    async with KafkaPublisher(at.kafka, max_message_bytes=limit, linger_ms=_LINGER_MS) as publisher:
         generator = Generator(order, publisher, at)
         say(Told(event="ready"))
         word, _, start_ns = (await lines.readline()).decode("ascii").partition(" ")

@@ -110,7 +110,7 @@ class Running:
             stack.callback(watching.cancel)
             before_us = _offset_us()
             self._phase = "sending"
-            start_ns = await fleet.run()
+            start_ns = await fleet.run(self._scheduled)
             await self._settle(fleet, observer)
             ended_ns, after_us = time.monotonic_ns(), _offset_us()
             watching.cancel()

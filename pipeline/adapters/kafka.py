@@ -75,13 +75,16 @@ def security(settings: KafkaSettings) -> dict[str, Any]:
 class KafkaPublisher:
     """A `Publisher` that waits for all in-sync replicas; an async context manager."""
 
-    def __init__(self, settings: KafkaSettings, *, max_message_bytes: int) -> None:
+    def __init__(
+        self, settings: KafkaSettings, *, max_message_bytes: int, linger_ms: int = 1
+    ) -> None:
+        """`linger_ms`: how long a record waits for others to share its batch."""
         self._settings = settings
         self._producer = AIOKafkaProducer(
             **security(settings),
             acks="all",
             enable_idempotence=True,
-            linger_ms=1,
+            linger_ms=linger_ms,
             max_batch_size=256 * 1024,
             max_request_size=max_message_bytes + DEAD_LETTER_ROOM,
             compression_type="zstd",
