@@ -1,0 +1,219 @@
+"""`python -m loadtest.ceiling`: the worker end to end, beside Triton alone.
+
+The same texts in the same windows; Triton driven directly at the concurrency it
+does best at, the worker from Kafka to Kafka with a backlog that never ends. One
+after the other, round by round; the median of the rounds' ratios counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import shutil
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from loadtest import environment, mix, workload
+from loadtest.drain import drain
+from loadtest.stamp import message_id
+from pipeline import codec, settings, wiring
+from pipeline.adapters.kafka import KafkaPublisher
+from pipeline.adapters.triton import TritonClassifier
+from pipeline.batching import plan
+from pipeline.embedded.stack import EmbeddedStack
+from pipeline.envelope import Envelope
+from pipeline.errors import SluiceError
+from pipeline.events import Kind, Message
+from pipeline.guards.framing import frame
+from pipeline.resources import shipped
+from pipeline.scoring import Guard
+from pipeline.settings import Settings
+
+CONCURRENCIES: Final = (1, 2, 3, 4, 6)
+_TOGETHER: Final = 64
+"""Messages whose windows are planned together, as a worker's batch is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """Token rows of one request to Triton."""
+
+    rows: tuple[tuple[int, ...], ...]
+    length: int
+
+
+def messages_of(load: workload.Workload, count: int) -> list[Message]:
+    """The first well-formed messages of a workload."""
+    recipe = mix.Recipe(load)
+    return [recipe.piece(number, message_id("ceiling", number)).message for number in range(count)]
+
+
+def calls_of(guard: Guard, messages: Sequence[Message], at: Settings) -> list[Call]:
+    """The guard calls that a worker would make for the messages, batch by batch."""
+    bounds, calls = at.guards, []
+    for start in range(0, len(messages), _TOGETHER):
+        texts = frame(
+            guard.card,
+            guard.tokenizer,
+            messages[start : start + _TOGETHER],
+            max_windows=bounds.max_windows,
+            plain_too=guard.card.normalise,
+        )
+        planned = plan(
+            [[len(window) for window in text.windows] for text in texts],
+            buckets=guard.card.buckets,
+            max_rows=bounds.max_rows,
+            max_tokens=bounds.max_tokens,
+        )
+        calls += [
+            Call(
+                rows=tuple(texts[row.request].windows[row.window] for row in call.rows),
+                length=call.length,
+            )
+            for call in planned
+        ]
+    return calls
+
+
+async def direct(guard: Guard, calls: Sequence[Call], at: Settings, concurrency: int) -> float:
+    """Seconds that Triton takes for all calls, so many in flight."""
+    waiting = iter(calls)
+
+    async def ask(triton: TritonClassifier) -> None:
+        for call in waiting:
+            await triton.infer(
+                guard.card.name, call.rows, length=call.length, pad_id=guard.card.pad_id
+            )
+
+    async with TritonClassifier(at.triton) as triton:
+        await ask_once(triton, guard, calls)
+        began_s = time.monotonic()
+        await asyncio.gather(*(ask(triton) for _ in range(concurrency)))
+        return time.monotonic() - began_s
+
+
+async def ask_once(triton: TritonClassifier, guard: Guard, calls: Sequence[Call]) -> None:
+    """One call outside the time, so that none pays for the connection."""
+    call = calls[0]
+    await triton.infer(guard.card.name, call.rows, length=call.length, pad_id=guard.card.pad_id)
+
+
+async def measure(name: str, count: int, rounds: int) -> dict[str, Any]:
+    """Every figure, as it goes to `--json`."""
+    load = workload.read(workload.find(name))
+    wanted = settings.load({"guards": {"cache_entries": 0, "first": None}})
+    data = settings.home() / "loadtest" / f"ceiling-{os.getpid()}"
+    stack = EmbeddedStack(
+        wanted, home=settings.home(), data=data, environ=dict(os.environ), say=_say
+    )
+    machine = environment.describe()
+    try:
+        async with stack:
+            at = settings.load({"guards": {"cache_entries": 0, "first": None}, **stack.overrides()})
+            messages = messages_of(load, count)
+            await _publish(messages, at)
+            found = await _compare(messages, at, rounds, data)
+    finally:
+        shutil.rmtree(data, ignore_errors=True)
+    return {"workload": name, "messages": count, "environment": machine, **found}
+
+
+async def _compare(
+    messages: Sequence[Message], at: Settings, rounds: int, folder: Path
+) -> dict[str, Any]:
+    (guard,) = wiring.load_guards(at.guards)
+    calls = calls_of(guard, messages, at)
+    tried = {each: await direct(guard, calls, at, each) for each in CONCURRENCIES}
+    best = min(tried, key=tried.__getitem__)
+    _say(f"Triton alone does best with {best} calls in flight")
+    common: dict[str, dict[str, Any]] = {
+        "kafka": {"bootstrap_servers": at.kafka.bootstrap_servers},
+        "topics": {},
+        "triton": {"url": at.triton.url},
+        "guards": {"cache_entries": 0},
+    }
+    alone, whole, ratios, cpu_us = [], [], [], []
+    for number in range(rounds):
+        drained = None
+        if number % 2:
+            drained = await drain(common, len(messages), folder)
+        alone.append(len(messages) / await direct(guard, calls, at, best))
+        drained = drained or await drain(common, len(messages), folder)
+        whole.append(drained.per_s)
+        cpu_us.append(drained.cpu_us)
+        ratios.append(whole[-1] / alone[-1])
+        _say(f"round {number + 1}: {alone[-1]:.1f}/s alone, {whole[-1]:.1f}/s end to end")
+    return {
+        "tokens": sum(call.length * len(call.rows) for call in calls),
+        "concurrencies_per_s": {str(c): len(messages) / s for c, s in tried.items()},
+        "concurrency": best,
+        "alone_per_s": alone,
+        "worker_per_s": whole,
+        "worker_cpu_us": cpu_us,
+        "ratios": ratios,
+    }
+
+
+async def _publish(messages: Sequence[Message], at: Settings) -> None:
+    topics = {Kind.PROMPT: at.topics.prompts, Kind.COMPLETION: at.topics.completions}
+    limit = at.topics.max_message_bytes
+    envelope = Envelope(
+        topics,
+        codec.load_schemas(shipped("schemas")),
+        wire="avro",
+        source="sluice/loadtest",
+        max_bytes=limit,
+    )
+    async with KafkaPublisher(at.kafka, max_message_bytes=limit) as publisher:
+        await publisher.publish([envelope.around(message) for message in messages])
+
+
+def lines(found: dict[str, Any]) -> list[str]:
+    """The result as a person reads it."""
+    alone, whole, cpu_us, ratio = (
+        statistics.median(found[key])
+        for key in ("alone_per_s", "worker_per_s", "worker_cpu_us", "ratios")
+    )
+    name, count, calls = found["workload"], found["messages"], found["concurrency"]
+    tokens, rounds = found["tokens"] / count, ", ".join(f"{each:.2f}" for each in found["ratios"])
+    return [
+        f"{name}: {count:,} messages, {tokens:.0f} padded tokens each; medians of the rounds",
+        f"  Triton alone, {calls} calls in flight: {alone:.1f}/s",
+        f"  the worker, Kafka to Kafka: {whole:.1f}/s, {cpu_us:.0f} µs of its CPU a message",
+        f"  ratio: {ratio:.2f} (rounds: {rounds})",
+    ]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure and print; 1 when it could not be measured."""
+    parser = argparse.ArgumentParser(prog="python -m loadtest.ceiling", description=__doc__)
+    parser.add_argument("--workload", default="osprey-gate-10k-at-1000-per-s", help="for its mix")
+    parser.add_argument("--messages", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure there")
+    given = parser.parse_args(arguments)
+    try:
+        found = asyncio.run(measure(given.workload, given.messages, given.rounds))
+    except SluiceError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print("\n".join(lines(found)))
+    if given.json is not None:
+        given.json.write_bytes(orjson.dumps(found, option=orjson.OPT_INDENT_2))
+    return 0
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,142 @@
+"""Let workers drain an input that lies ready, and watch them: throughput, CPU, memory.
+
+Nothing waits for the next message here, so that what is measured is what the
+workers, or the guard behind them, can do at most.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import psutil
+
+from loadtest.bench.outputs import Ends
+from loadtest.bench.scene import variables
+from pipeline import settings
+from pipeline.adapters.kafka_topics import create_topics
+from pipeline.embedded.loopback import free_ports
+from pipeline.embedded.stack import EmbeddedWorker
+from pipeline.errors import SluiceError
+
+Settings = Mapping[str, Mapping[str, Any]]
+
+_EVERY_S: Final = 0.1
+_STALLED_S: Final = 60.0
+_OUTPUTS: Final = ("verdicts", "audit", "dead_letters")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """Outcomes so far, and what all workers together have used."""
+
+    at_s: float
+    outcomes: int
+    cpu_s: float
+    rss_mib: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drained:
+    """How a drain went, between 10 % and 90 % of its outcomes."""
+
+    per_s: float
+    cpu_us: float
+    samples: tuple[Sample, ...]
+
+    def rss_mib(self, share: float) -> float:
+        """The median memory of the tenth of the samples that ends at `share` of the run."""
+        end = max(1, round(len(self.samples) * share))
+        part = self.samples[max(0, end - len(self.samples) // 10 - 1) : end]
+        return statistics.median(sample.rss_mib for sample in part)
+
+
+def figures(samples: Sequence[Sample], messages: int) -> Drained:
+    """Throughput and CPU a message; raises SluiceError when there are too few samples."""
+    middle = [s for s in samples if 0.1 * messages <= s.outcomes <= 0.9 * messages]
+    if len(middle) < 2 or middle[-1].outcomes == middle[0].outcomes:
+        raise SluiceError("the run was too short to measure", remedy="Drain more messages")
+    first, last = middle[0], middle[-1]
+    done = last.outcomes - first.outcomes
+    return Drained(
+        per_s=done / (last.at_s - first.at_s),
+        cpu_us=(last.cpu_s - first.cpu_s) / done * 1e6,
+        samples=tuple(samples),
+    )
+
+
+async def drain(common: Settings, messages: int, folder: Path, workers: int = 1) -> Drained:
+    """Start fresh workers on all of the input; raises when they end, stall or go wrong.
+
+    `common` leads to broker, Triton and input topics; group and outputs are the run's own.
+    """
+    own = f"drain-{uuid.uuid4().hex[:8]}"
+    chosen = {
+        **common,
+        "kafka": {**common["kafka"], "group": own},
+        "topics": {**common["topics"], **{role: f"{role}-{own}" for role in _OUTPUTS}},
+    }
+    loaded = settings.load(chosen)
+    await create_topics(loaded.kafka, loaded.topics)
+    async with AsyncExitStack() as stack:
+        started = [
+            EmbeddedWorker(
+                f"worker-{number + 1}",
+                port=free_ports(1)[0],
+                log=folder / f"{own}-{number + 1}.log",
+                environ=variables(chosen),
+            )
+            for number in range(workers)
+        ]
+        for worker in started:
+            stack.push_async_callback(worker.stop)
+        ends = await stack.enter_async_context(Ends(loaded))
+        await asyncio.gather(*(worker.launch() for worker in started))
+        samples = await _watch(started, ends, loaded.topics.verdicts, messages)
+        dead = await ends.total(loaded.topics.dead_letters)
+    if dead or samples[-1].outcomes != messages:
+        raise SluiceError(
+            f"{samples[-1].outcomes:,} verdicts and {dead:,} dead letters of {messages:,} messages",
+            remedy=f"Read the workers' logs in {folder}",
+        )
+    return figures(samples, messages)
+
+
+async def _watch(
+    workers: Sequence[EmbeddedWorker], ends: Ends, topic: str, messages: int
+) -> list[Sample]:
+    samples: list[Sample] = []
+    moved_s, outcomes = time.monotonic(), 0
+    while outcomes < messages:
+        await asyncio.sleep(_EVERY_S)
+        now_s, before = time.monotonic(), outcomes
+        outcomes = await ends.total(topic)
+        moved_s = now_s if outcomes > before else moved_s
+        ended = next((worker for worker in workers if worker.status is not None), None)
+        if ended or now_s - moved_s > _STALLED_S:
+            log = (ended or workers[0]).log
+            raise SluiceError("a worker ended or stalled", remedy=f"Read its log, {log}")
+        cpu_s, rss = _used(workers)
+        samples.append(Sample(at_s=now_s, outcomes=outcomes, cpu_s=cpu_s, rss_mib=rss / 2**20))
+    return samples
+
+
+def _used(workers: Sequence[EmbeddedWorker]) -> tuple[float, int]:
+    """CPU seconds and resident bytes of all workers together."""
+    cpu_s, rss = 0.0, 0
+    for pid in [worker.pid for worker in workers if worker.pid is not None]:
+        try:
+            process = psutil.Process(pid)
+            times = process.cpu_times()
+            cpu_s += times.user + times.system
+            rss += process.memory_info().rss
+        except psutil.NoSuchProcess:
+            continue
+    return cpu_s, rss
