@@ -18,18 +18,18 @@ _PROSE: Final = (
     " this error mean in my program can you make it faster without a new library thank you"
 )
 WORDS: Final = tuple(_PROSE.split())
-_TEXT_CHARS: Final = 210
+TEXT_CHARS: Final = 210
 _AT_ONCE: Final = 1_000
 
 
-def make(count: int, *, seed: int = 1) -> list[Message]:
-    """`count` prompts with ids of their own; the same for the same seed."""
+def make(count: int, *, seed: int = 1, chars: int = TEXT_CHARS) -> list[Message]:
+    """`count` prompts of `chars` characters or a word more; the same for the same seed."""
     chance = random.Random(seed)  # noqa: S311 - texts, not secrets
     return [
         Message(
             message_id=f"bench-{number:08d}",
             kind=Kind.PROMPT,
-            text=_text(chance),
+            text=_text(chance, chars),
             conversation_id=f"conversation-{number % 997}",
             tenant="acme",
             route="chat",
@@ -40,10 +40,10 @@ def make(count: int, *, seed: int = 1) -> list[Message]:
     ]
 
 
-def _text(chance: random.Random) -> str:
+def _text(chance: random.Random, chars: int) -> str:
     words: list[str] = []
     size = 0
-    while size < _TEXT_CHARS:
+    while size < chars:
         words.append(chance.choice(WORDS))
         size += len(words[-1]) + 1
     return " ".join(words)

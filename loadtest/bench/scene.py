@@ -20,6 +20,7 @@ from pipeline.adapters.kafka_topics import create_topics
 from pipeline.embedded import EmbeddedKafka
 from pipeline.embedded.loopback import HOST, free_ports
 from pipeline.embedded.process import ManagedProcess
+from pipeline.events import Message
 from pipeline.settings import Settings, home
 
 PARTITIONS: Final = 4
@@ -69,26 +70,33 @@ def variables(chosen: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def open_scene(kafka: EmbeddedKafka, folder: Path, count: int) -> AsyncIterator[Scene]:
-    """Start the stand-in and publish `count` messages to a running broker."""
+async def open_scene(
+    kafka: EmbeddedKafka,
+    folder: Path,
+    count: int,
+    *,
+    partitions: int = PARTITIONS,
+    chars: int = messages.TEXT_CHARS,
+) -> AsyncIterator[Scene]:
+    """Start the stand-in and publish `count` messages of `chars` to a running broker."""
     own = f"bench-{uuid.uuid4().hex[:8]}"
     repository = guard.make(folder / "models")
     async with _stand_in() as triton:
         common: dict[str, dict[str, Any]] = {
             "kafka": {"bootstrap_servers": kafka.bootstrap_servers},
-            "topics": {"partitions": PARTITIONS, **_named((*_INPUTS, *_OUTPUTS), own)},
+            "topics": {"partitions": partitions, **_named((*_INPUTS, *_OUTPUTS), own)},
             "triton": {"url": triton},
             # Every message is asked about, by each contender: none may recall an answer.
             "guards": {"repository": str(repository), "names": [guard.NAME], "cache_entries": 0},
         }
         loaded = settings.load(common)
         await create_topics(loaded.kafka, loaded.topics)
-        value_bytes = await _preload(loaded, count)
+        value_bytes = await _preload(loaded, messages.make(count, chars=chars))
         yield Scene(common=common, messages=count, value_bytes=value_bytes)
 
 
-async def _preload(loaded: Settings, count: int) -> int:
-    return await messages.preload(loaded, messages.make(count), wiring.load_schemas())
+async def _preload(loaded: Settings, made: list[Message]) -> int:
+    return await messages.preload(loaded, made, wiring.load_schemas())
 
 
 @asynccontextmanager

@@ -1,4 +1,4 @@
-"""`python -m loadtest.ceiling`: the worker end to end, beside Triton alone.
+"""`python -m loadtest.bench.ceiling`: the worker end to end, beside Triton alone.
 
 The same texts in the same windows; Triton driven directly at the concurrency it
 does best at, the worker from Kafka to Kafka with a backlog that never ends. One
@@ -22,7 +22,7 @@ from typing import Any, Final
 import orjson
 
 from loadtest import environment, mix, workload
-from loadtest.drain import drain
+from loadtest.bench.drain import drain
 from loadtest.stamp import message_id
 from pipeline import codec, settings, wiring
 from pipeline.adapters.kafka import KafkaPublisher
@@ -194,7 +194,7 @@ def lines(found: dict[str, Any]) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print; 1 when it could not be measured."""
-    parser = argparse.ArgumentParser(prog="python -m loadtest.ceiling", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m loadtest.bench.ceiling", description=__doc__)
     parser.add_argument("--workload", default="osprey-gate-10k-at-1000-per-s", help="for its mix")
     parser.add_argument("--messages", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=3)
