@@ -1,7 +1,8 @@
 """Plan guard calls: which windows travel together in one Triton request.
 
-Windows of one length bucket share a call, so that padding is small and
-Triton can merge calls of equal shape. A call holds at most `max_rows`
+Windows of one length bucket share a call, the shorter with the shorter, and are
+padded to the longest of them in steps of eight: padding is small, shapes are
+few, and Triton can merge calls of equal shape. A call holds at most `max_rows`
 windows and `max_tokens` padded tokens. Every window is in exactly one call.
 """
 
@@ -10,6 +11,9 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
+
+_STEP: Final = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,10 +52,16 @@ def plan(
             row = Row(request=request, window=window)
             if row not in without:
                 by_bucket.setdefault(_bucket(length, buckets), []).append(row)
+
+    def tokens(row: Row) -> int:
+        return lengths[row.request][row.window]
+
     return [
-        Call(length=bucket, rows=rows)
+        Call(length=min(bucket, _stepped(tokens(rows[-1]))), rows=rows)
         for bucket in sorted(by_bucket)
-        for rows in _split(by_bucket[bucket], min(max_rows, max(1, max_tokens // bucket)))
+        for rows in _split(
+            sorted(by_bucket[bucket], key=tokens), min(max_rows, max(1, max_tokens // bucket))
+        )
     ]
 
 
@@ -62,6 +72,10 @@ def halves(call: Call) -> tuple[Call, Call]:
         Call(length=call.length, rows=call.rows[:middle]),
         Call(length=call.length, rows=call.rows[middle:]),
     )
+
+
+def _stepped(length: int) -> int:
+    return -(-length // _STEP) * _STEP
 
 
 def _bucket(length: int, buckets: Sequence[int]) -> int:

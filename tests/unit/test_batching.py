@@ -34,12 +34,38 @@ def test_calls_stay_within_their_limits(
 
 
 @given(lengths)
-def test_a_window_takes_the_smallest_bucket_that_holds_it(asked: list[list[int]]) -> None:
-    """Padding is as small as the buckets allow."""
+def test_windows_of_one_bucket_share_a_call(asked: list[list[int]]) -> None:
+    """A call fits the smallest bucket of each of its windows, and no smaller one."""
     for call in plan(asked, buckets=BUCKETS, max_rows=4, max_tokens=256):
         for row in call.rows:
             length = asked[row.request][row.window]
-            assert call.length == min(bucket for bucket in BUCKETS if bucket >= length)
+            bucket = min(bucket for bucket in BUCKETS if bucket >= length)
+            below = max((other for other in BUCKETS if other < bucket), default=0)
+            assert below < length <= call.length <= bucket
+
+
+@given(lengths)
+def test_a_call_is_padded_to_its_longest_window_in_steps_of_eight(asked: list[list[int]]) -> None:
+    """At most seven tokens beyond the longest window are padding for all."""
+    for call in plan(asked, buckets=BUCKETS, max_rows=4, max_tokens=256):
+        longest = max(asked[row.request][row.window] for row in call.rows)
+        assert call.length % 8 == 0
+        assert call.length - longest < 8
+
+
+def test_shorter_windows_travel_with_shorter_ones() -> None:
+    """A short window is not padded to a long one of the same bucket."""
+    calls = plan([[64], [17], [63], [18]], buckets=BUCKETS, max_rows=2, max_tokens=1000)
+    assert [call.length for call in calls] == [24, 64]
+
+
+@given(st.lists(st.integers(0, 3), max_size=8))
+def test_a_window_with_an_answer_does_not_travel(answered: list[int]) -> None:
+    """What a first stage settled is left out, everything else goes."""
+    done = {Row(request=0, window=window) for window in answered}
+    calls = plan([[5, 5, 5, 5]], buckets=BUCKETS, max_rows=4, max_tokens=1000, without=done)
+    travelled = {row for call in calls for row in call.rows}
+    assert travelled == {Row(request=0, window=window) for window in range(4)} - done
 
 
 def test_full_calls_are_made_before_another_is_opened() -> None:

@@ -28,6 +28,8 @@ class TritonPythonModel:
         folder = Path(args["model_repository"]) / args["model_version"]
         parameters = json.loads(args["model_config"]).get("parameters", {})
         self.chunk_rows = int(_parameter(parameters, "chunk_rows", "8"))
+        # Short windows run in larger chunks: 32 of 16 tokens stay in the cache as 8 of 64 do.
+        self.chunk_tokens = int(_parameter(parameters, "chunk_tokens", "512"))
         weights = folder / "model.onnx"
         _check_digest(weights, _parameter(parameters, "digest", ""))
         threads = int(_parameter(parameters, "threads", "0")) or len(os.sched_getaffinity(0))
@@ -72,15 +74,16 @@ class TritonPythonModel:
 
     def _score(self, ids: Any, mask: Any) -> Any:
         """Run the graph over chunks small enough to stay in the cache."""
+        rows = max(self.chunk_rows, self.chunk_tokens // ids.shape[1])
         parts = [
             self.session.run(
                 ["logits"],
                 {
-                    "input_ids": ids[start : start + self.chunk_rows],
-                    "attention_mask": mask[start : start + self.chunk_rows],
+                    "input_ids": ids[start : start + rows],
+                    "attention_mask": mask[start : start + rows],
                 },
             )[0]
-            for start in range(0, len(ids), self.chunk_rows)
+            for start in range(0, len(ids), rows)
         ]
         return np.ascontiguousarray(np.concatenate(parts), dtype=np.float32)
 
