@@ -5,6 +5,9 @@ buffer; whenever one of the batch slots is free, the next batch takes what is
 there, so batches are small and quick when idle and full under load. When
 all slots are busy and the buffer is full, `admit` waits: that is the back
 pressure which pauses the consumer.
+
+Large items ride in a lane of their own, with slots of its own: a batch is as
+slow as its largest item, and nearly every batch would have one.
 """
 
 from __future__ import annotations
@@ -29,13 +32,27 @@ Item = TypeVar("Item", bound=Sized)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Bounds of the conveyor; `linger_s` lets a burst gather before it leaves."""
+    """Bounds of the conveyor; `linger_s` lets a burst gather before it leaves.
+
+    Items of `large_bytes` and more ride apart, in `large_in_flight` batches at most.
+    """
 
     batch_messages: int
     batch_bytes: int
     batches_in_flight: int
     buffer_messages: int
     linger_s: float
+    large_bytes: int | None = None
+    large_in_flight: int = 2
+
+
+class _Lane(Generic[Item]):
+    """Items that wait, and the batch slots they wait for."""
+
+    def __init__(self, in_flight: int) -> None:
+        self.buffer: deque[Item] = deque()
+        self.slots = asyncio.Semaphore(in_flight)
+        self.work = asyncio.Event()
 
 
 class Conveyor(Generic[Item]):
@@ -58,10 +75,9 @@ class Conveyor(Generic[Item]):
         self._limits = limits
         self._abandon = abandon
         self._crash = crash
-        self._buffer: deque[Item] = deque()
+        self._small: _Lane[Item] = _Lane(limits.batches_in_flight)
+        self._large: _Lane[Item] = _Lane(limits.large_in_flight)
         self._running: set[asyncio.Task[None]] = set()
-        self._slots = asyncio.Semaphore(limits.batches_in_flight)
-        self._work = asyncio.Event()
         self._space = asyncio.Event()
         self._draining = False
 
@@ -72,30 +88,35 @@ class Conveyor(Generic[Item]):
 
     async def admit(self, item: Item) -> None:
         """Take an item, waiting while the buffer is full; while draining, abandon it."""
-        while len(self._buffer) >= self._limits.buffer_messages and not self._draining:
+        while self._waiting >= self._limits.buffer_messages and not self._draining:
             self._space.clear()
             await self._space.wait()
         if self._draining:
             self._abandon(item)
             return
-        self._buffer.append(item)
-        self._work.set()
+        lane = self._lane_of(item)
+        lane.buffer.append(item)
+        lane.work.set()
 
     async def run(self) -> None:
         """Start batches until cancelled."""
+        await asyncio.gather(self._run_lane(self._small), self._run_lane(self._large))
+
+    async def _run_lane(self, lane: _Lane[Item]) -> None:
         while True:
-            await self._slots.acquire()
-            await self._work.wait()
-            if self._limits.linger_s and len(self._buffer) < self._limits.batch_messages:
+            await lane.slots.acquire()
+            await lane.work.wait()
+            if self._limits.linger_s and len(lane.buffer) < self._limits.batch_messages:
                 await asyncio.sleep(self._limits.linger_s)
-            self._start(self._next_batch())
+            self._start(lane, self._next_batch(lane))
 
     async def drain(self, timeout_s: float) -> None:
         """Refuse new items, let batches end, and cancel what is left at the deadline."""
         self._draining = True
-        while self._buffer:
-            self._abandon(self._buffer.popleft())
-        self._work.clear()
+        for lane in (self._small, self._large):
+            while lane.buffer:
+                self._abandon(lane.buffer.popleft())
+            lane.work.clear()
         self._space.set()
         if self._running:
             _, late = await asyncio.wait(self._running, timeout=timeout_s)
@@ -107,30 +128,36 @@ class Conveyor(Generic[Item]):
         """Take items again."""
         self._draining = False
 
-    def _next_batch(self) -> list[Item]:
+    @property
+    def _waiting(self) -> int:
+        return len(self._small.buffer) + len(self._large.buffer)
+
+    def _lane_of(self, item: Item) -> _Lane[Item]:
+        large_bytes = self._limits.large_bytes
+        large = large_bytes is not None and item.size_bytes >= large_bytes
+        return self._large if large else self._small
+
+    def _next_batch(self, lane: _Lane[Item]) -> list[Item]:
         batch: list[Item] = []
         size_bytes = 0
-        while self._buffer and len(batch) < self._limits.batch_messages:
-            size_bytes += self._buffer[0].size_bytes
+        while lane.buffer and len(batch) < self._limits.batch_messages:
+            size_bytes += lane.buffer[0].size_bytes
             if batch and size_bytes > self._limits.batch_bytes:
                 break
-            batch.append(self._buffer.popleft())
+            batch.append(lane.buffer.popleft())
         self._space.set()
-        if not self._buffer:
-            self._work.clear()
+        if not lane.buffer:
+            lane.work.clear()
         return batch
 
-    def _start(self, batch: list[Item]) -> None:
+    def _start(self, lane: _Lane[Item], batch: list[Item]) -> None:
         if not batch:  # drained while the batch was gathering
-            self._slots.release()
+            lane.slots.release()
             return
         task = asyncio.create_task(self._run(batch))
         self._running.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._running.discard(task)
-        self._slots.release()
+        task.add_done_callback(self._running.discard)
+        task.add_done_callback(lambda _: lane.slots.release())
 
     async def _run(self, batch: list[Item]) -> None:
         try:

@@ -7,7 +7,8 @@ so that one refused text or one lost call does not take its neighbours along.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
@@ -22,6 +23,7 @@ from pipeline.guards.cards import Card
 from pipeline.guards.framing import frame
 from pipeline.ports import Classifier, Clock, Inference
 from pipeline.tokenization import Tokenizer
+from pipeline.turns import Turns
 from pipeline.windows import Windowed
 
 Scored = tuple[Judgement, ...] | Rejected | Retryable
@@ -60,6 +62,7 @@ class _Answer:
     elapsed_s: float
 
 
+Turn = Callable[[], AbstractAsyncContextManager[None]]
 _Answers = dict[Row, _Answer | Rejected | Retryable]
 
 
@@ -73,9 +76,9 @@ class Scorer:
         self._classifier = classifier
         self._limits = limits
         self._clock = clock
-        self._in_flight = asyncio.Semaphore(limits.in_flight)
+        self._in_flight = Turns(limits.in_flight)
         # Of its own: a first stage's quick calls must not wait behind slow ones.
-        self._first_in_flight = asyncio.Semaphore(limits.in_flight)
+        self._first_in_flight = Turns(limits.in_flight)
         self._versions: dict[str, str] = {}
 
     @property
@@ -128,7 +131,7 @@ class Scorer:
         self,
         guard: Guard,
         texts: Sequence[Windowed],
-        in_flight: asyncio.Semaphore,
+        in_flight: Turns,
         *,
         without: Container[Row] = (),
     ) -> _Answers:
@@ -141,7 +144,12 @@ class Scorer:
             without=without,
         )
         answers: _Answers = {}
-        asked = (self._ask(guard, call, texts, in_flight) for call in calls)
+
+        def turn() -> AbstractAsyncContextManager[None]:
+            # Few calls first: a short text's must not wait for all of a long one's.
+            return in_flight.turn(len(calls))
+
+        asked = (self._ask(guard, call, texts, turn) for call in calls)
         for answered in await asyncio.gather(*asked):
             answers.update(answered)
         return answers
@@ -153,12 +161,12 @@ class Scorer:
         return texts
 
     async def _ask(
-        self, guard: Guard, call: Call, texts: Sequence[Windowed], in_flight: asyncio.Semaphore
+        self, guard: Guard, call: Call, texts: Sequence[Windowed], turn: Turn
     ) -> _Answers:
         """Answers to a call's rows; a refused call is halved until one row stands out."""
         rows = [texts[row.request].windows[row.window] for row in call.rows]
         try:
-            async with in_flight:
+            async with turn():
                 started_s = self._clock.monotonic()
                 inference = await self._classifier.infer(
                     guard.card.name, rows, length=call.length, pad_id=guard.card.pad_id
@@ -170,8 +178,8 @@ class Scorer:
                 return {call.rows[0]: error}
             left, right = halves(call)
             return {
-                **await self._ask(guard, left, texts, in_flight),
-                **await self._ask(guard, right, texts, in_flight),
+                **await self._ask(guard, left, texts, turn),
+                **await self._ask(guard, right, texts, turn),
             }
         self._versions[guard.card.name] = inference.version
         metrics.CALL_ROWS.observe(len(rows))

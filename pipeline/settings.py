@@ -157,6 +157,9 @@ class WorkerSettings(_Section):
     batch_bytes: PositiveInt = 1024 * 1024
     batches_in_flight: PositiveInt = 4
     buffer_messages: PositiveInt = 256
+    large_bytes: PositiveInt = Field(
+        2048, description="messages of this size and more are judged in batches of their own"
+    )
     linger_ms: Annotated[float, Field(ge=0, le=1000)] = 2.0
     drain_s: Seconds = 10.0
     poison_attempts: PositiveInt = Field(

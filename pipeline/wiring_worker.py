@@ -114,6 +114,7 @@ def flow_limits(settings: Settings) -> FlowLimits:
             batches_in_flight=batch.batches_in_flight,
             buffer_messages=batch.buffer_messages,
             linger_s=batch.linger_ms / 1000,
+            large_bytes=batch.large_bytes,
         ),
         intake=Intake(max_text_bytes=limits.max_text_bytes, max_future_s=limits.max_future_s),
         dead_letters=Bound(

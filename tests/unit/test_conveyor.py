@@ -240,3 +240,47 @@ async def test_draining_between_batches_keeps_the_slot(stage: str) -> None:
         await conveyor.admit(Parcel(2))
         await until(lambda: belt.batches == [[2]])
     assert belt.abandoned == ([1] if stage == "lingering" else [])
+
+
+async def test_large_items_ride_apart_and_hold_up_nobody() -> None:
+    """A large batch in flight leaves every slot to the small ones, which never share its batch."""
+    belt = Belt(limits(large_bytes=10, large_in_flight=1))
+    conveyor = belt.conveyor()
+    async with started(conveyor):
+        for number, size_bytes in enumerate((10, 1, 50, 9)):
+            before = len(belt.batches)
+            await conveyor.admit(Parcel(number, size_bytes))
+            if number != 2:  # it waits for the large lane's one slot
+                await until(lambda before=before: len(belt.batches) > before)  # type: ignore[misc]
+        assert belt.batches == [[0], [1], [3]]
+        belt.gate.set()
+        await until(lambda: belt.batches[3:] == [[2]])
+
+
+async def test_large_items_that_wait_are_abandoned_too() -> None:
+    """A drain empties both lanes."""
+    belt = Belt(limits(large_bytes=10, large_in_flight=1))
+    conveyor = belt.conveyor()
+    async with started(conveyor):
+        await conveyor.admit(Parcel(0, 20))
+        await until(lambda: belt.batches == [[0]])
+        for number in (1, 2):
+            await conveyor.admit(Parcel(number, 20))
+        belt.gate.set()
+        await conveyor.drain(1.0)
+    assert belt.batches == [[0]]
+    assert belt.abandoned == [1, 2]
+
+
+async def test_both_lanes_share_one_bound_on_what_waits() -> None:
+    """Memory stays flat whatever the mix."""
+    belt = Belt(limits(large_bytes=10, large_in_flight=1, batches_in_flight=1))
+    conveyor = belt.conveyor()
+    for number in range(4):  # nothing runs: all of them wait
+        await conveyor.admit(Parcel(number, 20 if number % 2 else 1))
+    waiting = asyncio.create_task(conveyor.admit(Parcel(4)))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    belt.gate.set()
+    async with started(conveyor):
+        await asyncio.wait_for(waiting, 5)
