@@ -1,6 +1,6 @@
 """The trained network as a small ONNX graph.
 
-Four forms are made and compared; `measure` decides which one ships. In all of
+Five forms are made and compared; `measure` decides which one ships. In all of
 them the word table is int8 with one scale per word: it is two thirds of the
 weights and only ever gathered from.
 """
@@ -28,6 +28,7 @@ from onnxruntime.quantization import (
 )
 
 from pipeline.guards.encoder import GuardEncoder
+from pipeline.guards.token_scale import scale_by_token
 
 OPSET = 17
 WORDS = "words.weight"
@@ -63,15 +64,20 @@ def forms(plain: Path, folder: Path, samples: Sequence[Feed]) -> dict[str, Path]
 
     weights8: int8 storage, fp32 arithmetic. dynamic8: activation ranges taken
     from each batch. static8: ranges fixed from `samples`. mixed8: static8
-    but for the down projections, whose inputs have outliers.
+    but for the down projections, whose inputs have outliers. token8: static8
+    with those inputs scaled token by token.
     """
-    made = {n: folder / f"{n}.onnx" for n in ("weights8", "dynamic8", "static8", "mixed8")}
+    names = ("weights8", "dynamic8", "static8", "mixed8", "token8")
+    made = {name: folder / f"{name}.onnx" for name in names}
     _pack(plain, made["weights8"])
     quantize_dynamic(plain, made["dynamic8"], weight_type=QuantType.QInt8, **LINEAR)
     nodes = [node.name for node in onnx.load(plain).graph.node if node.op_type == "MatMul"]
     _static(plain, made["static8"], samples, [])
     _static(plain, made["mixed8"], samples, [name for name in nodes if "/down/" in name])
-    for name in ("dynamic8", "static8", "mixed8"):
+    scaled = folder / "scaled.onnx"
+    scale_by_token(plain, scaled, "/down/")
+    _static(scaled, made["token8"], samples, [])
+    for name in ("dynamic8", "static8", "mixed8", "token8"):
         _pack(made[name], made[name])
     return made
 
