@@ -47,7 +47,8 @@ _BREATHE_EVERY: Final = 32
 _TICK_S: Final = 0.002
 """Messages due within it are sent at one waking; it is in their lateness."""
 _LINGER_MS: Final = 5
-"""How long Kafka's client gathers a batch; it is in the latency from the intended time."""
+"""How long Kafka's client gathers a batch at `_FAST_PER_S` and more; it is in the latency."""
+_FAST_PER_S: Final = 500
 _SETTLE_NS: Final = 50_000_000
 """Encoding ahead ends so long before the start."""
 
@@ -213,6 +214,16 @@ class Generator:
         say(self._told("done", late=self._late.encode(), ack=self._ack.encode()))
 
 
+def linger_ms(workload: Workload, generators: int) -> int:
+    """How long a record may wait for others: where they are few, waiting gathers none."""
+    if isinstance(workload.load, Closed):
+        return 1
+    fastest = max(
+        max(part.first_per_s, part.last_per_s) for part in schedule.segments(workload.load)
+    )
+    return _LINGER_MS if fastest / generators >= _FAST_PER_S else 1
+
+
 def say(told: Told) -> None:
     """Tell the parent."""
     sys.stdout.buffer.write(told.line())
@@ -224,7 +235,8 @@ async def _main() -> None:
     order = orders.order(await lines.readline())
     at = settings.load(order.overrides)
     limit = at.topics.max_message_bytes
-    async with KafkaPublisher(at.kafka, max_message_bytes=limit, linger_ms=_LINGER_MS) as publisher:
+    gather_ms = linger_ms(order.parsed(), order.of)
+    async with KafkaPublisher(at.kafka, max_message_bytes=limit, linger_ms=gather_ms) as publisher:
         generator = Generator(order, publisher, at)
         say(Told(event="ready"))
         word, _, start_ns = (await lines.readline()).decode("ascii").partition(" ")

@@ -147,7 +147,7 @@ async def _compare(
             drained = await drain(common, len(messages), folder)
         alone.append(len(messages) / await direct(guard, calls, at, best))
         drained = drained or await drain(common, len(messages), folder)
-        whole.append(drained.per_s)
+        whole.append(drained.whole_per_s)
         cpu_us.append(drained.cpu_us)
         ratios.append(whole[-1] / alone[-1])
         _say(f"round {number + 1}: {alone[-1]:.1f}/s alone, {whole[-1]:.1f}/s end to end")

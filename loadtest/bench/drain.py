@@ -45,9 +45,13 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drained:
-    """How a drain went, between 10 % and 90 % of its outcomes."""
+    """How a drain went: in its middle, and `whole_per_s` from the first outcome to the last.
+
+    Long texts end last, so that the middle flatters a mix with some.
+    """
 
     per_s: float
+    whole_per_s: float
     cpu_us: float
     samples: tuple[Sample, ...]
 
@@ -64,9 +68,11 @@ def figures(samples: Sequence[Sample], messages: int) -> Drained:
     if len(middle) < 2 or middle[-1].outcomes == middle[0].outcomes:
         raise SluiceError("the run was too short to measure", remedy="Drain more messages")
     first, last = middle[0], middle[-1]
+    begun = next(s for s in samples if s.outcomes)
     done = last.outcomes - first.outcomes
     return Drained(
         per_s=done / (last.at_s - first.at_s),
+        whole_per_s=(samples[-1].outcomes - begun.outcomes) / (samples[-1].at_s - begun.at_s),
         cpu_us=(last.cpu_s - first.cpu_s) / done * 1e6,
         samples=tuple(samples),
     )

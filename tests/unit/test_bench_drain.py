@@ -27,6 +27,12 @@ def test_start_and_end_are_left_out() -> None:
     assert found.cpu_us == pytest.approx(1000.0)
 
 
+def test_the_whole_begins_with_the_first_outcome() -> None:
+    """Starting up is no throughput; the slow end is."""
+    found = figures(samples(0, 0, 0, 100, 300, 500, 800, 900, 900, 900, 1000), 1000)
+    assert found.whole_per_s == pytest.approx((1000 - 100) / 7)
+
+
 def test_memory_is_told_by_share_of_the_run() -> None:
     """The last tenth of what had been sampled until then."""
     found = figures(samples(*range(0, 1001, 10)), 1000)

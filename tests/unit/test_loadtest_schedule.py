@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtest import schedule, stamp
+from loadtest import generator, schedule, stamp, workload
 from loadtest.schedule import Segment
 from loadtest.stamp import Stamp
 from loadtest.workload import Constant, Ramp, Sweep
@@ -84,3 +84,21 @@ def test_only_a_runs_own_ids_have_a_sequence(message_id: str) -> None:
     """Other traffic on the topics is not ours."""
     assert stamp.sequence_of(stamp.message_id("ab12", 7), "ab12") == 7
     assert stamp.sequence_of(message_id, "ab12") is None
+
+
+@pytest.mark.parametrize(
+    ("load", "generators", "expected"),
+    [
+        ({"mode": "rate", "rate_per_s": 1000, "messages": 10}, 1, 5),
+        ({"mode": "rate", "rate_per_s": 1000, "messages": 10}, 4, 1),
+        ({"mode": "rate", "rate_per_s": 50, "messages": 10}, 1, 1),
+        ({"mode": "ramp", "from_per_s": 1, "to_per_s": 600, "duration_s": 5}, 1, 5),
+        ({"mode": "closed", "concurrency": 9, "messages": 10}, 1, 1),
+    ],
+)
+def test_batches_are_gathered_only_where_messages_are_many(
+    load: dict[str, object], generators: int, expected: int
+) -> None:
+    """A lone message is not kept waiting for company that does not come."""
+    made = workload.validated({"question": "?", "load": load}, "test")
+    assert generator.linger_ms(made, generators) == expected
