@@ -40,7 +40,7 @@ LONG_CHARS: Final = 2000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Topics:
-    """The names of the five topics."""
+    """The names of the topics that a message passes."""
 
     prompts: str
     completions: str
@@ -418,7 +418,12 @@ class Flow:
         verdict_frame, audit_frame = codec.encode_outcome(outcome, self._schemas)
         return (
             self._record(outcome, self.topics.verdicts, "moderation.verdict.v1", verdict_frame),
-            self._record(outcome, self.topics.audit, "moderation.audit.v1", audit_frame),
+            self._record(
+                outcome,
+                self.topics.audit,
+                "moderation.audit.v1",
+                codec.linked(audit_frame, None, self._schemas),
+            ),
         )
 
     def _record(self, outcome: Outcome, topic: str, type: str, value: bytes) -> Outgoing:

@@ -48,7 +48,7 @@ def sluice(
 
 @pytest.fixture
 def topics(sluice: Sluice) -> settings.TopicSettings:
-    """The test's five topics, made."""
+    """The test's topics, made."""
     assert sluice("topics", "create").code == 0
     return settings.load().topics
 
