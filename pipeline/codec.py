@@ -63,6 +63,7 @@ class Schemas:
     ids: dict[str, int]
     audit_rest: Schema
     audit_link: Schema
+    audit_place: Schema
 
     def learn(self, schema_id: int, text: str) -> None:
         """Add a writer schema that a registry returned; raises ValueError."""
@@ -96,6 +97,7 @@ def load_schemas(folder: Path) -> Schemas:
         ids={entry["schema"]: int(key) for key, entry in listing.items()},
         audit_rest=audit_rest,
         audit_link=audit_link,
+        audit_place=fastavro.parse_schema({**audit, "fields": audit["fields"][-1:]}, {}),
     )
 
 
@@ -216,6 +218,12 @@ def linked(unlinked: bytes, link: ChainLink | None, schemas: Schemas) -> bytes:
     record = None if link is None else _link_record(link)
     fastavro.schemaless_writer(out, schemas.audit_link, record)
     return out.getvalue()
+
+
+def link(frame: bytes, schemas: Schemas) -> ChainLink | None:
+    """An audit event's link, the rest skipped; raises Rejected when it is no audit event."""
+    found = _read(frame, _writer(frame, schemas), schemas.audit_place)["chain"]
+    return ChainLink(**found) if found else None
 
 
 def body(frame: bytes) -> bytes:
