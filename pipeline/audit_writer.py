@@ -170,7 +170,7 @@ class ChainedLog:
         tip = growing.tip
         for event in events:
             link = chain.next_link(growing.id, tip)
-            frame = codec.linked(event.value or b"", link, self._schemas)
+            frame = codec.linked(event.value or b"", link)
             tip = Tip(sequence=link.sequence, hash=chain.digest(codec.body(frame)))
             stamped.append(
                 Outgoing(topic=event.topic, key=event.key, value=frame, headers=event.headers)
