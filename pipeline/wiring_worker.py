@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Final
 
-from pipeline import faust_app, metrics, schema_ids, wiring, worker
+from pipeline import checkpoints, codec, faust_app, metrics, schema_ids, wiring, worker
 from pipeline.adapters.clock import SystemClock
 from pipeline.adapters.kafka import KafkaPublisher, KafkaReader
 from pipeline.adapters.kafka_topics import missing_topics
 from pipeline.adapters.registry import Registry
 from pipeline.adapters.triton import TritonClassifier
+from pipeline.audit_writer import ChainedLog
+from pipeline.checkpoints import Checkpoints
 from pipeline.conveyor import Limits
 from pipeline.dead_letters import Bound, require_below
 from pipeline.errors import Misconfigured
@@ -21,9 +27,11 @@ from pipeline.policy_feed import PolicyFeed
 from pipeline.scoring import Guard
 from pipeline.selftest import VerifiedScorer
 from pipeline.settings import Settings
+from pipeline.signing import Signer
 from pipeline.stream import Flow, FlowLimits, Topics, add_agents
 
-_CHECKS = ("guard", "partitions", "policy")
+_CHECKS = ("guard", "partitions", "policy", checkpoints.CHECK)
+_HEADS_CLOSED_WITHIN_S: Final = 5.0
 
 
 async def run_worker(settings: Settings) -> None:
@@ -34,6 +42,8 @@ async def run_worker(settings: Settings) -> None:
         wiring.load_schemas(),
     )
     wiring.check_policy(policy, guards)
+    key = settings.audit.signing_key_file
+    signer = Signer.load(key) if key else None
     await schema_ids.adopt(schemas, settings)
     await _require_topics(settings)
     await _require_few_dead_letters(settings)
@@ -45,6 +55,9 @@ async def run_worker(settings: Settings) -> None:
             KafkaPublisher(
                 settings.kafka, max_message_bytes=settings.topics.max_message_bytes
             ) as publisher,
+            _chained(
+                settings, publisher, schemas=schemas, signer=signer, health=health, clock=clock
+            ) as (audit, heads),
         ):
             scorer = VerifiedScorer(wiring.scorer(guards, triton, settings, clock), triton, health)
             feed = PolicyFeed(
@@ -64,6 +77,7 @@ async def run_worker(settings: Settings) -> None:
                 policy=feed.current,
                 scorer=scorer,
                 publisher=publisher,
+                audit=audit,
                 health=health,
                 clock=clock,
                 limits=flow_limits(settings),
@@ -82,8 +96,50 @@ async def run_worker(settings: Settings) -> None:
                 clock=clock,
                 stop=stop,
                 drain_s=settings.worker.drain_s,
-                beside=[feed.watch()],
+                beside=[feed.watch(), heads.run(audit)],
             )
+
+
+@asynccontextmanager
+async def _chained(
+    settings: Settings,
+    publisher: KafkaPublisher,
+    *,
+    schemas: codec.Schemas,
+    signer: Signer | None,
+    health: Health,
+    clock: SystemClock,
+) -> AsyncIterator[tuple[ChainedLog, Checkpoints]]:
+    """The audit log and the heads of its chains, which are ended in the end.
+
+    Heads have a producer of their own: what stops it must not stop verdicts.
+    """
+    async with KafkaPublisher(
+        settings.kafka, max_message_bytes=settings.topics.max_message_bytes, idempotent=False
+    ) as for_heads:
+        heads = Checkpoints(
+            settings.topics.chain_heads,
+            publisher=for_heads,
+            schemas=schemas,
+            signer=signer,
+            health=health,
+            clock=clock,
+            every_s=settings.audit.checkpoint_s,
+        )
+        audit = ChainedLog(
+            settings.topics.audit,
+            appender=publisher,
+            schemas=schemas,
+            worker_id=settings.worker.id,
+            on_change=heads.hurry,
+        )
+        try:
+            yield audit, heads
+        finally:
+            await audit.close(_HEADS_CLOSED_WITHIN_S)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_HEADS_CLOSED_WITHIN_S):
+                    await heads.write(audit)
 
 
 def topics(settings: Settings) -> Topics:
