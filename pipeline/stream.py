@@ -147,7 +147,10 @@ def _raw(app: faust.App, topic: str) -> Any:
 
 
 class Flow:
-    """From a taken message to acknowledged outcomes."""
+    """From a taken message to acknowledged outcomes.
+
+    `policy` is asked at each message: the one in force may change meanwhile.
+    """
 
     def __init__(
         self,
@@ -155,7 +158,7 @@ class Flow:
         topics: Topics,
         schemas: codec.Schemas,
         registry: SchemaRegistry | None,
-        policy: Policy,
+        policy: Callable[[], Policy],
         scorer: Scores,
         publisher: Publisher,
         audit: AuditLog,
@@ -259,7 +262,7 @@ class Flow:
             received_at=self._clock.now(),
             headers=headers.trace_of(inbound.headers),
         )
-        case = moderation.admit(received, self._policy, self._limits.intake)
+        case = moderation.admit(received, self._policy(), self._limits.intake)
         return Admitted(inbound=inbound, case=case)
 
     def _message(self, inbound: Inbound) -> Message:

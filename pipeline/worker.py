@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections import defaultdict
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
@@ -55,11 +55,11 @@ async def run(
     clock: Clock,
     stop: Stop,
     drain_s: float,
-    beside: Coroutine[Any, Any, None],
+    beside: Sequence[Coroutine[Any, Any, None]] = (),
 ) -> None:
     """Run until a signal or an error; raises the error once everything is put down.
 
-    `beside` runs as long and ends the worker if it fails.
+    `beside` runs as long as the worker; its failure ends it.
     """
     tasks = [
         asyncio.create_task(_guarded(work, stop))
@@ -67,7 +67,7 @@ async def run(
             flow.conveyor.run(),
             scorer.watch(),
             _beat(app, flow, health, clock, stop),
-            beside,
+            *beside,
         )
     ]
     with _signals(stop):
