@@ -14,12 +14,38 @@ from pipeline.audit_track import Track, break_at
 from pipeline.chain import ChainHead, ChainState
 
 
+class Heads:
+    """The furthest head of each chain, and what is wrong with heads."""
+
+    def __init__(self, heads: Iterable[ChainHead] = ()) -> None:
+        self.latest: dict[str, ChainHead] = {}
+        self.breaks: list[Break] = []
+        for head in heads:
+            self.add(head)
+
+    def add(self, head: ChainHead) -> None:
+        """One more, in the order of their topic."""
+        before = self.latest.get(head.chain)
+        if before is not None and before.tip.sequence == head.tip.sequence:
+            if before.tip != head.tip:
+                self.breaks.append(_contradiction(head))
+            if head.state is ChainState.OPEN:
+                return
+        if before is None or head.tip.sequence >= before.tip.sequence:
+            self.latest[head.chain] = head
+
+    def refuse(self, found: Break) -> None:
+        """A head that is not to be trusted; the first of each chain is kept."""
+        if all(each.chain != found.chain for each in self.breaks):
+            self.breaks.append(found)
+
+
 class Verifier:
     """Fed with every record of a range; `finish` gives the proof."""
 
-    def __init__(self, spans: Iterable[Span], heads: Iterable[ChainHead]) -> None:
+    def __init__(self, spans: Iterable[Span], heads: Heads) -> None:
         self._spans = {span.partition: span for span in spans}
-        self._heads, self._breaks = _latest(heads)
+        self._heads, self._breaks = heads.latest, list(heads.breaks)
         self._chains: dict[str, Track] = {}
         self._chained_from: dict[int, int] = {}
         for head in self._heads.values():
@@ -41,13 +67,13 @@ class Verifier:
         else:
             track.add(seen, seen.link)
 
-    def finish(self, later: Iterable[ChainHead] = ()) -> Proof:
+    def finish(self, later: Heads | None = None) -> Proof:
         """The proof, once everything was fed.
 
         `later`: the heads as they are now. What broke off meanwhile may lack
         events behind its head, which is no fault.
         """
-        now, _ = _latest(later)
+        now = later.latest if later else {}
         for track in self._chains.values():
             track.excuse(now.get(track.chain))
         expired = sum(self._end(head) for head in self._heads.values())
@@ -111,22 +137,6 @@ class Verifier:
             self._breaks.append(fault)
         else:
             track.fail(fault)
-
-
-def _latest(heads: Iterable[ChainHead]) -> tuple[dict[str, ChainHead], list[Break]]:
-    """The furthest head of each chain; where two contradict each other, that is a break."""
-    found: dict[str, ChainHead] = {}
-    breaks: list[Break] = []
-    for head in heads:
-        before = found.get(head.chain)
-        if before is not None and before.tip.sequence == head.tip.sequence:
-            if before.tip != head.tip:
-                breaks.append(_contradiction(head))
-            if head.state is ChainState.OPEN:
-                continue
-        if before is None or head.tip.sequence >= before.tip.sequence:
-            found[head.chain] = head
-    return found, breaks
 
 
 def _contradiction(head: ChainHead) -> Break:

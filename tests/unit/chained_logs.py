@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pipeline import chain
 from pipeline.audit_proof import Proof, Seen, Span
-from pipeline.audit_verify import Verifier
+from pipeline.audit_verify import Heads, Verifier
 from pipeline.chain import ChainHead, ChainState, Tip
 from pipeline.events import ChainLink
 
@@ -39,14 +39,14 @@ class Log:
             Span(partition=n, start=start, end=len(events), log_start=0, log_end=len(events))
             for n, events in enumerate(self.partitions)
         ]
-        verifier = Verifier(spans, self.heads)
+        verifier = Verifier(spans, Heads(self.heads))
         for partition, events in enumerate(self.partitions):
             for offset, event in enumerate(events):
                 if event is not None and offset >= start:
                     verifier.feed(
                         Seen(partition=partition, offset=offset, link=event.link, hash=event.hash)
                     )
-        return verifier.finish(later or [])
+        return verifier.finish(Heads(later or []))
 
     def covered(self) -> list[tuple[int, int]]:
         """Where events lie that a head vouches for."""

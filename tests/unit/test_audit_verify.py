@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from pipeline.audit_proof import Fault, Seen, Span
-from pipeline.audit_verify import Verifier
+from pipeline.audit_verify import Heads, Verifier
 from pipeline.chain import ChainHead, ChainState, Tip, next_link
 
 from .chained_logs import Event, Log, changed, logs
@@ -143,7 +143,7 @@ def test_heads_older_than_the_log_have_expired() -> None:
     """What retention deleted cannot be proved, and is no fault."""
     span = Span(partition=0, start=10, end=10, log_start=10, log_end=10)
     head = _head(tip=Tip(sequence=4, hash=b"h"), offset=4)
-    proof = Verifier([span], [head]).finish()
+    proof = Verifier([span], Heads([head])).finish()
     assert (proof.proved, proof.expired) == (True, 1)
 
 
@@ -151,7 +151,7 @@ def test_two_heads_that_contradict_each_other_are_found() -> None:
     """The same sequence with two hashes: one of them was made up."""
     heads = [_head(tip=Tip(sequence=4, hash=text), offset=4) for text in (b"a", b"b")]
     span = Span(partition=0, start=10, end=10, log_start=10, log_end=10)
-    (found,) = Verifier([span], heads).finish().breaks
+    (found,) = Verifier([span], Heads(heads)).finish().breaks
     assert found.fault is Fault.HEAD_MISMATCH
 
 
@@ -161,7 +161,7 @@ def test_events_without_a_link_belong_before_the_chains(readable: bool, fault: F
     log = _one_chain(2)
     events = [event for event in log.partitions[0] if event]
     span = Span(partition=0, start=0, end=9, log_start=0, log_end=9)
-    verifier = Verifier([span], [])
+    verifier = Verifier([span], Heads())
     bare = Seen(partition=0, offset=0, link=None, hash=b"", readable=readable)
     verifier.feed(bare)
     verifier.feed(Seen(partition=0, offset=1, link=events[0].link, hash=events[0].hash))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pipeline import chain, codec
 from pipeline.audit_proof import Proof, Seen, Span
-from pipeline.audit_verify import Verifier
+from pipeline.audit_verify import Heads, Verifier
 from pipeline.audit_writer import ChainedLog
 from pipeline.chain import ChainHead, ChainState
 from pipeline.errors import DependencyUnavailable, Misconfigured
@@ -71,7 +71,7 @@ class Broker:
             Span(partition=n, start=0, end=len(log), log_start=0, log_end=len(log))
             for n, log in enumerate(self.logs)
         ]
-        verifier = Verifier(spans, heads)
+        verifier = Verifier(spans, Heads(heads))
         for partition, log in enumerate(self.logs):
             for offset, frame in enumerate(log):
                 link, hashed = codec.link(frame, SCHEMAS), chain.digest(codec.body(frame))
