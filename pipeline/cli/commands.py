@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from pipeline.cli import (
+    audit,
     classify,
     config,
     demo,
@@ -37,6 +38,7 @@ def register(root: typer.Typer) -> None:
     root.add_typer(guard.app, name="guard")
     root.add_typer(dlq.app, name="dlq")
     root.command("reconcile")(reconcile.reconcile)
+    root.add_typer(audit.app, name="audit")
     root.add_typer(topics.app, name="topics")
     root.add_typer(schemas.app, name="schemas")
     root.add_typer(loadtest.app, name="loadtest")
