@@ -28,29 +28,31 @@ class _Walk:
 
     def least_bytes(self, schema: Any) -> int:
         """How many bytes a value takes at least."""
+        if isinstance(schema, str):
+            return self._named(schema)
         if isinstance(schema, list):
             for branch in schema:
                 self.least_bytes(branch)
             return 1
-        if isinstance(schema, str):
-            return self._named(schema)
+        return self._defined(schema)
+
+    def _defined(self, schema: Mapping[str, Any]) -> int:
+        least = 1
         match schema["type"]:
             case "record" | "error":
-                return self._record(schema)
+                least = self._record(schema)
             case "array":
                 if self.least_bytes(schema["items"]) == 0:
                     raise ValueError("the items of an array take no bytes")
-                return 1
             case "map":
                 self.least_bytes(schema["values"])
-                return 1
             case "fixed":
-                self._done[schema["name"]] = int(schema["size"])
-                return int(schema["size"])
+                least = self._done[schema["name"]] = int(schema["size"])
             case "enum":
-                return 1
+                pass
             case inner:
-                return self.least_bytes(inner)
+                least = self.least_bytes(inner)
+        return least
 
     def _named(self, name: str) -> int:
         if name in self._open:
