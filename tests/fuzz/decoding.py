@@ -86,7 +86,8 @@ def own_records(data: bytes) -> None:
         verdict = codec.decode_audit(value, SCHEMAS).verdict
     else:
         verdict = codec.decode_verdict(value, SCHEMAS)
-    assert str(verdict.source) and verdict.action.severity >= 0
+    assert verdict.action.severity >= 0
+    assert str(verdict.source)
     json.dumps(codec.as_json(verdict))
 
 

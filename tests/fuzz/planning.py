@@ -46,12 +46,14 @@ def planned(data: bytes, *, planner: Planner = plan) -> None:
     assert travelled == Counter(asked), "each window must be in one call, once"
     for call in calls:
         fits = [bucket for bucket in buckets if bucket >= max(_long(call, lengths))]
-        assert call.length == fits[0] and min(_long(call, lengths)) <= call.length
+        assert call.length == fits[0]
         assert len(call.rows) <= max_rows
         assert len(call.rows) == 1 or len(call.rows) * call.length <= max_tokens
         if len(call.rows) > 1:
             left, right = halves(call)
-            assert left.rows + right.rows == call.rows and left.rows and right.rows
+            assert left.rows + right.rows == call.rows
+            assert left.rows
+            assert right.rows
 
 
 def _long(call: Call, lengths: Sequence[Sequence[int]]) -> list[int]:
@@ -80,7 +82,7 @@ def windows(data: bytes) -> None:
     assert len(set(framed.windows)) == len(framed.windows)
     for window in framed.windows:
         assert len(window) <= spec.max_length
-        assert window[0] == spec.cls_id and window[-1] == spec.sep_id
+        assert (window[0], window[-1]) == (spec.cls_id, spec.sep_id)
         inner = [token for token in window if token >= 0]
         assert inner == text[inner[0] : inner[0] + len(inner)] if inner else not text
 
