@@ -42,9 +42,11 @@ def _document(draws: Draws, depth: int = 0) -> Any:
     """A JSON value, most often an object with a message's fields."""
     match draws.whole(0, 9) if depth else 0:
         case 0:
-            return {
+            whole = {"message_id": "m", "text": "t"} if draws.flag() else {}
+            given = {
                 draws.pick(FIELDS): _document(draws, depth + 1) for _ in range(draws.whole(0, 6))
             }
+            return whole | given
         case 1:
             return [_document(draws, depth + 1) for _ in range(min(3, draws.left))]
         case 2:

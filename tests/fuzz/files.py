@@ -35,14 +35,14 @@ def _folder() -> Path:
 
 @cache
 def _samples() -> tuple[bytes, ...]:
-    """The first two kilobytes of each sample set."""
-    return tuple(path.read_bytes()[:2000] for path in sorted(SAMPLES.iterdir()))
+    """Each sample set, in one of the forms that public sets are distributed in."""
+    return tuple(path.read_bytes() for path in sorted(SAMPLES.iterdir()))
 
 
 def labelled(data: bytes) -> None:
     """A labelled set, plain or compressed, damaged or not, in any format."""
     draws = Draws(data)
-    wanted = draws.pick(("", *formats.FORMATS))
+    wanted = draws.pick(tuple(formats.FORMATS)) if draws.flag() else ""
     raw, ending = _content(draws), draws.pick((".csv", ".jsonl", ".csv.gz", ".jsonl.xz"))
     if ending.endswith(".gz"):
         raw = edited(gzip.compress(raw, 1, mtime=0), draws)
