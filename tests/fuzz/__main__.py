@@ -14,11 +14,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from .catalogue import TARGETS, shared_out
+from .catalogue import PLANTED, TARGETS, shared_out
 from .target import Target
 
 TIMEOUT_S: Final = 30
@@ -34,12 +35,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     wanted = options.targets or list(TARGETS)
     runs = shared_out(options.runs) if not options.targets else dict.fromkeys(wanted, options.runs)
-    began_s, found = time.monotonic(), 0
-    for name in wanted:
-        found += fuzz(TARGETS[name], runs[name], options.seed)
+    began_s = time.monotonic()
+    planted = fuzz(PLANTED, 100_000, options.seed)
+    if not any(line.startswith(f"{PLANTED.name}: 1 unhandled") for line in planted.lines):
+        _told(planted)
+        _say("error: a planted mistake was not found, so none would be: pip install -e '.[fuzz]'")
+        return 2
+    found = sum(_told(fuzz(TARGETS[name], runs[name], options.seed)) for name in wanted)
     total = sum(runs[name] for name in wanted)
     _say(f"{total} inputs, {found} targets with findings, {time.monotonic() - began_s:.0f} s")
     return 1 if found else 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """How a target's process ended, and what it has to say."""
+
+    found: bool
+    lines: Sequence[str]
+
+
+def _told(ended: Ended) -> bool:
+    """Print an end; whether it was a finding."""
+    for line in ended.lines:
+        _say(line)
+    return ended.found
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -56,8 +76,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def fuzz(target: Target, runs: int, seed: int) -> bool:
-    """Run one target in a process of its own; True when it ended in a finding."""
+def fuzz(target: Target, runs: int, seed: int) -> Ended:
+    """Run one target in a process of its own, until a finding or `runs` inputs."""
     with tempfile.TemporaryDirectory(prefix="sluice-fuzz-") as folder:
         corpus, crashes = Path(folder, "corpus"), Path(folder, "crashes")
         for each in (corpus, crashes):
@@ -71,14 +91,14 @@ def fuzz(target: Target, runs: int, seed: int) -> bool:
                 f"-rss_limit_mb={MEMORY_MB}", "-print_final_stats=0", "-verbosity=0",
             ],
             env={**os.environ, "TMPDIR": folder},
-            capture_output=True, text=True, errors="replace",
-            check=False,
+            capture_output=True, text=True, errors="replace", check=False,
         )  # fmt: skip
-        _say(ended.stdout.strip())
-        if ended.returncode != 0:
-            _say(ended.stderr[-4000:].strip())
-            _say_artifacts(target, crashes)
-        return ended.returncode != 0
+        said = ended.stdout.strip()
+        # An end without the line that counts is an end too early, whatever its code.
+        if ended.returncode == 0 and said.endswith("inputs, 0 unhandled"):
+            return Ended(found=False, lines=(said,))
+        stopped = tuple(_stopped(target, crashes))
+        return Ended(found=True, lines=(ended.stderr[-4000:].strip(), said, *stopped))
 
 
 def write_seeds(target: Target, corpus: Path) -> None:
@@ -87,11 +107,11 @@ def write_seeds(target: Target, corpus: Path) -> None:
         (corpus / hashlib.sha256(seed).hexdigest()[:16]).write_bytes(seed)
 
 
-def _say_artifacts(target: Target, crashes: Path) -> None:
+def _stopped(target: Target, crashes: Path) -> Iterator[str]:
     """The inputs that libFuzzer itself stopped at: too slow, too large, or the end of Python."""
     for path in sorted(crashes.iterdir()):
-        kind = path.name.split("-")[0]
-        _say(f"{target.name}: {kind}, reproduce: {base64.b64encode(path.read_bytes()).decode()}")
+        kind, given = path.name.split("-")[0], base64.b64encode(path.read_bytes()).decode()
+        yield f"{target.name}: {kind}, reproduce: {given}"
 
 
 def _say(line: str) -> None:

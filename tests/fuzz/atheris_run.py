@@ -16,7 +16,7 @@ from collections.abc import Callable
 import atheris
 
 with atheris.instrument_imports(include=["pipeline"], enable_loader_override=False):
-    from tests.fuzz.catalogue import TARGETS
+    from tests.fuzz.catalogue import PLANTED, TARGETS
     from tests.fuzz.target import Target
 
 
@@ -47,7 +47,8 @@ def _end(line: str, code: int) -> None:
 def main() -> None:
     """Arguments: the target, the number of inputs, then libFuzzer's own."""
     name, runs, *options = sys.argv[1:]
-    atheris.Setup([sys.argv[0], *options], counted(TARGETS[name], int(runs)))
+    target = PLANTED if name == PLANTED.name else TARGETS[name]
+    atheris.Setup([sys.argv[0], *options], counted(target, int(runs)))
     atheris.Fuzz()
 
 

@@ -19,6 +19,15 @@ TARGETS: Final[Mapping[str, Target]] = MappingProxyType(
 """By name, in the order in which they run."""
 
 
+def _planted(data: bytes) -> None:
+    """Fails where one byte stands."""
+    assert b"!" not in data
+
+
+PLANTED: Final = Target(name="planted", entry=_planted, max_bytes=16)
+"""A mistake that every run must find first, or it could find none."""
+
+
 def shared_out(runs: int) -> dict[str, int]:
     """How many inputs each target gets of a run, by its share; together at least `runs`."""
     total = sum(target.share for target in TARGETS.values())

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from .__main__ import main
 from .catalogue import TARGETS, shared_out
 
 EXAMPLES = 60
@@ -50,3 +53,16 @@ def test_a_run_is_shared_out_whole() -> None:
     assert set(shares) == set(TARGETS)
     assert 1_000_000 <= sum(shares.values()) <= 1_000_000 + len(TARGETS)
     assert min(shared_out(1).values()) == 1
+
+
+def test_one_input_is_run_again() -> None:
+    """What a finding prints can be given back; here it is no finding any more."""
+    assert main(["bound", "--input", base64.b64encode(b"\x00\x01-1h").decode()]) == 0
+
+
+@pytest.mark.parametrize("wrong", [["nonsense"], ["--input", "AA=="], ["plan", "--runs", "0"]])
+def test_a_wrong_command_line_ends_with_two(wrong: list[str]) -> None:
+    """Usage, not a run of nothing that looks green."""
+    with pytest.raises(SystemExit) as ended:
+        main(wrong)
+    assert ended.value.code == 2
