@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -14,10 +15,12 @@ from pipeline.batching import Call, plan
 from pipeline.errors import Rejected
 from pipeline.events import Message
 from pipeline.guards import templates as product_templates
+from pipeline.ranges import Edge, Range, parse_bound
 from pipeline.scoring import Scored, Scorer
 from pipeline.tokenization import Tokenizer
+from pipeline.windows import Windowed
 
-from . import decoding, planning, policies, templates
+from . import decoding, planning, policies, templates, typed
 from .target import Target
 
 
@@ -95,6 +98,29 @@ def test_another_requests_scores_are_caught(mistake: type[Scorer]) -> None:
     """Scores by content tell whose they are."""
     assert caught(lambda data: planning.scored(data, scorer=mistake))
     assert not caught(planning.scored, 100)
+
+
+def test_a_window_that_coverage_does_not_miss_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Coverage that counts a window which is not there is seen."""
+    right = planning.cut
+
+    def fewer(*given: Any, **limits: Any) -> Windowed:
+        found = right(*given, **limits)
+        return replace(found, windows=found.windows[:1])
+
+    monkeypatch.setattr(planning, "cut", fewer)
+    assert caught(planning.windows)
+
+
+def test_a_range_that_holds_nothing_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bounds taken as they come, the start after the end, are seen."""
+
+    def unchecked(start: str | None, end: str | None, *, now: datetime) -> Range:
+        bounds = [Edge.END if each is None else parse_bound(each, now=now) for each in (start, end)]
+        return Range(start=bounds[0], end=bounds[1])
+
+    monkeypatch.setattr(typed, "parse_range", unchecked)
+    assert caught(typed.both, 4000)
 
 
 def test_a_policy_that_forgets_the_floor_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
