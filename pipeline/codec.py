@@ -24,6 +24,7 @@ from pipeline.errors import Misconfigured, Reason, Rejected
 from pipeline.events import (
     Action,
     AuditEvent,
+    ChainLink,
     Coverage,
     Flagged,
     GuardRef,
@@ -46,6 +47,9 @@ PROMPT: Final = "prompt.v1.avsc"
 COMPLETION: Final = "completion.v1.avsc"
 VERDICT: Final = "verdict.v1.avsc"
 AUDIT: Final = "audit.v1.avsc"
+POLICY: Final = "policy.v1.avsc"
+CHAIN_HEAD: Final = "chain-head.v1.avsc"
+_NAMES: Final = (PROMPT, COMPLETION, VERDICT, AUDIT, POLICY, CHAIN_HEAD)
 INPUTS: Final = {Kind.PROMPT: PROMPT, Kind.COMPLETION: COMPLETION}
 
 Schema = Any  # fastavro's parsed schemas are plain, recursive dictionaries
@@ -59,6 +63,7 @@ class Schemas:
     by_id: dict[int, Schema]
     ids: dict[str, int]
     audit_rest: Schema
+    audit_link: Schema
 
     def learn(self, schema_id: int, text: str) -> None:
         """Add a writer schema that a registry returned; raises ValueError."""
@@ -82,32 +87,46 @@ def load_schemas(folder: Path) -> Schemas:
     """The committed schemas and ids; raises Misconfigured if one is broken."""
     try:
         listing = json.loads((folder / "ids.json").read_text())
-        named: dict[str, Schema] = {}
-        by_name = {
-            name: fastavro.parse_schema(json.loads((folder / name).read_text()), named)
-            for name in (PROMPT, COMPLETION, VERDICT, AUDIT)
-        }
-        by_id = {int(key): by_name[entry["schema"]] for key, entry in listing.items()}
-        audit_rest = _without_verdict(json.loads((folder / AUDIT).read_text()))
+        by_path = _parsed(folder, "") | _parsed(folder, "released/")
+        by_id = {int(key): by_path[entry["schema"]] for key, entry in listing.items()}
+        audit = json.loads((folder / AUDIT).read_text())
+        audit_rest, audit_link = _without_verdict(audit), _link_of(audit)
     except Exception as error:  # missing file, bad JSON or bad Avro: one remedy for all
         raise Misconfigured(
             f"the schemas in {folder} cannot be read: {error}",
             remedy="Restore the schemas folder of this release",
         ) from error
     return Schemas(
-        by_name=by_name,
+        by_name={name: by_path[name] for name in _NAMES},
         by_id=by_id,
         ids={entry["schema"]: int(key) for key, entry in listing.items()},
         audit_rest=audit_rest,
+        audit_link=audit_link,
     )
 
 
+def _parsed(folder: Path, prefix: str) -> dict[str, Schema]:
+    """The schemas of this release, or the released ones, by their path."""
+    named: dict[str, Schema] = {}
+    return {
+        prefix + name: fastavro.parse_schema(
+            json.loads((folder / prefix / name).read_text()), named
+        )
+        for name in _NAMES
+    }
+
+
 def _without_verdict(audit: dict[str, Any]) -> Schema:
-    """The audit schema after its first field, which must be the verdict."""
-    first, *rest = audit["fields"]
-    if first["name"] != "verdict":
-        raise ValueError("the first field of an audit event must be its verdict")
+    """The audit schema between its first field, the verdict, and its last, the link."""
+    first, *rest, last = audit["fields"]
+    if first["name"] != "verdict" or last["name"] != "chain":
+        raise ValueError("an audit event must begin with its verdict and end with its link")
     return fastavro.parse_schema({**audit, "name": "AuditEventRest", "fields": rest}, {})
+
+
+def _link_of(audit: dict[str, Any]) -> Schema:
+    """The union that an audit event ends with."""
+    return fastavro.parse_schema(audit["fields"][-1]["type"], {})
 
 
 def frame_id(value: bytes) -> int:
@@ -176,11 +195,11 @@ def encode_verdict(verdict: Verdict, schemas: Schemas) -> bytes:
 
 
 def encode_outcome(outcome: Outcome, schemas: Schemas) -> tuple[bytes, bytes]:
-    """The frames of a verdict and of its audit event.
+    """The frame of a verdict, and that of its audit event up to its link.
 
     Avro writes a nested record in place (specification, "Records"), so the
     audit event is the verdict's body and then its own fields: the verdict,
-    which is most of both, is encoded once.
+    which is most of both, is encoded once. `linked` ends the second frame.
     """
     verdict = encode_verdict(outcome.verdict, schemas)
     out = io.BytesIO()
@@ -192,7 +211,26 @@ def encode_outcome(outcome: Outcome, schemas: Schemas) -> tuple[bytes, bytes]:
 
 def encode_audit(audit: AuditEvent, schemas: Schemas) -> bytes:
     """The framed Avro of an audit event."""
-    return encode_outcome(Outcome(verdict=audit.verdict, audit=audit), schemas)[1]
+    unlinked = encode_outcome(Outcome(verdict=audit.verdict, audit=audit), schemas)[1]
+    return linked(unlinked, audit.chain, schemas)
+
+
+def linked(unlinked: bytes, link: ChainLink | None, schemas: Schemas) -> bytes:
+    """The whole frame of an audit event: `encode_outcome`'s second, ended by its link."""
+    out = io.BytesIO()
+    out.write(unlinked)
+    record = None if link is None else _link_record(link)
+    fastavro.schemaless_writer(out, schemas.audit_link, record)
+    return out.getvalue()
+
+
+def body(frame: bytes) -> bytes:
+    """The Avro body of a frame: what a chain's hashes are taken of."""
+    return frame[_FRAME.size :]
+
+
+def _link_record(link: ChainLink) -> dict[str, Any]:
+    return {"chain": link.chain, "sequence": link.sequence, "previous": link.previous}
 
 
 def _audit_rest(audit: AuditEvent) -> dict[str, Any]:
@@ -212,6 +250,7 @@ def _audit_rest(audit: AuditEvent) -> dict[str, Any]:
         "inference_s": audit.inference_s,
         "worker_id": audit.worker_id,
         "attempt": audit.attempt,
+        "key_id": audit.key_id,
     }
 
 
@@ -228,8 +267,19 @@ def decode_audit(value: bytes, schemas: Schemas) -> AuditEvent:
             **record,
             "verdict": _verdict(record["verdict"]),
             "retention": Retention(record["retention"]),
+            "chain": ChainLink(**record["chain"]) if record["chain"] else None,
         }
     )
+
+
+def read(value: bytes, name: str, schemas: Schemas) -> dict[str, Any]:
+    """The record in a frame, as schema `name` reads it; raises Rejected when it is not one."""
+    return _read(value, _writer(value, schemas), schemas.by_name[name])
+
+
+def write(record: Mapping[str, Any], name: str, schemas: Schemas) -> bytes:
+    """The framed Avro of a record of schema `name`."""
+    return _write(record, name, schemas)
 
 
 def as_json(verdict: Verdict) -> dict[str, Any]:

@@ -63,4 +63,10 @@ GUARD_HEALTH: Final = Gauge(
 )
 READY: Final = Gauge("sluice_ready", "1 when a readiness check passes.", ["check"])
 POLICY: Final = Info("sluice_policy", "The policy in force.")
+POLICY_SWITCHES: Final = Counter(
+    "sluice_policy_switches_total", "Times another policy came into force while running."
+)
+POLICY_REFUSED: Final = Counter(
+    "sluice_policy_refused_total", "Records of the policies topic that could not be used."
+)
 GUARD: Final = Gauge("sluice_guard_info", "Guards in use; always 1.", ["name", "version", "digest"])

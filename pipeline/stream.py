@@ -40,7 +40,7 @@ LONG_CHARS: Final = 2000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Topics:
-    """The names of the five topics."""
+    """The names of the topics that a message passes."""
 
     prompts: str
     completions: str
@@ -147,7 +147,10 @@ def _raw(app: faust.App, topic: str) -> Any:
 
 
 class Flow:
-    """From a taken message to acknowledged outcomes."""
+    """From a taken message to acknowledged outcomes.
+
+    `policy` is asked at each message: the one in force may change meanwhile.
+    """
 
     def __init__(
         self,
@@ -155,7 +158,7 @@ class Flow:
         topics: Topics,
         schemas: codec.Schemas,
         registry: SchemaRegistry | None,
-        policy: Policy,
+        policy: Callable[[], Policy],
         scorer: Scores,
         publisher: Publisher,
         health: Health,
@@ -257,7 +260,7 @@ class Flow:
             received_at=self._clock.now(),
             headers=headers.trace_of(inbound.headers),
         )
-        case = moderation.admit(received, self._policy, self._limits.intake)
+        case = moderation.admit(received, self._policy(), self._limits.intake)
         return Admitted(inbound=inbound, case=case)
 
     def _message(self, inbound: Inbound) -> Message:
@@ -418,7 +421,12 @@ class Flow:
         verdict_frame, audit_frame = codec.encode_outcome(outcome, self._schemas)
         return (
             self._record(outcome, self.topics.verdicts, "moderation.verdict.v1", verdict_frame),
-            self._record(outcome, self.topics.audit, "moderation.audit.v1", audit_frame),
+            self._record(
+                outcome,
+                self.topics.audit,
+                "moderation.audit.v1",
+                codec.linked(audit_frame, None, self._schemas),
+            ),
         )
 
     def _record(self, outcome: Outcome, topic: str, type: str, value: bytes) -> Outgoing:

@@ -17,13 +17,13 @@ from pipeline.dead_letters import Bound, require_below
 from pipeline.errors import Misconfigured
 from pipeline.health import Health, HealthServer
 from pipeline.moderation import Intake
-from pipeline.policy import Policy
+from pipeline.policy_feed import PolicyFeed
 from pipeline.scoring import Guard
 from pipeline.selftest import VerifiedScorer
 from pipeline.settings import Settings
 from pipeline.stream import Flow, FlowLimits, Topics, add_agents
 
-_CHECKS = ("guard", "partitions")
+_CHECKS = ("guard", "partitions", "policy")
 
 
 async def run_worker(settings: Settings) -> None:
@@ -47,11 +47,21 @@ async def run_worker(settings: Settings) -> None:
             ) as publisher,
         ):
             scorer = VerifiedScorer(wiring.scorer(guards, triton, settings, clock), triton, health)
+            feed = PolicyFeed(
+                settings.kafka,
+                settings.topics.policies,
+                own=policy,
+                check=lambda one: wiring.check_policy(one, guards),
+                schemas=schemas,
+                health=health,
+                follow=settings.policy.follow,
+            )
+            await feed.begin(publisher, wiring.policy_documents(settings, clock.now()))
             flow = Flow(
                 topics=topics(settings),
                 schemas=schemas,
                 registry=Registry(settings.registry) if settings.registry.url else None,
-                policy=policy,
+                policy=feed.current,
                 scorer=scorer,
                 publisher=publisher,
                 health=health,
@@ -63,7 +73,7 @@ async def run_worker(settings: Settings) -> None:
             app = faust_app.create(settings.kafka, data=Path(scratch), health=health)
             app.flow = flow
             add_agents(app, flow.topics, flow)
-            _announce(policy, guards)
+            _announce(guards)
             await worker.run(
                 app,
                 flow,
@@ -72,6 +82,7 @@ async def run_worker(settings: Settings) -> None:
                 clock=clock,
                 stop=stop,
                 drain_s=settings.worker.drain_s,
+                beside=[feed.watch()],
             )
 
 
@@ -138,9 +149,7 @@ async def _count_since(reader: KafkaReader, topic: str, since_ms: int) -> int:
     return sum(part.end - starts[part.partition] for part in await reader.bounds(topic))
 
 
-def _announce(policy: Policy, guards: list[Guard]) -> None:
-    ref = policy.ref
-    metrics.POLICY.info({"id": ref.id, "version": ref.version, "digest": ref.digest})
+def _announce(guards: list[Guard]) -> None:
     for guard in guards:
         card = guard.card
         metrics.GUARD.labels(card.name, card.version, card.digest).set(1)

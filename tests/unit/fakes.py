@@ -326,7 +326,7 @@ class Bench:
             topics=TOPICS,
             schemas=self.schemas,
             registry=self.registry,
-            policy=self.policy,
+            policy=lambda: self.policy,
             scorer=self.scorer(),
             publisher=self.publisher,
             health=self.health,
