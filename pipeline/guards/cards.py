@@ -225,7 +225,7 @@ def identity(text: str) -> Identity:
         digests, guard = document["digests"], document["guard"]
         digest = sha256(digests["model"].encode(), digests["tokenizer"].encode(), text.encode())
         return Identity(name=str(guard["name"]), version=str(guard["version"]), digest=digest)
-    except (tomllib.TOMLDecodeError, LookupError, TypeError, AttributeError) as error:
+    except (ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
         raise Misconfigured(
             f"the text is not a guard's card ({type(error).__name__})", remedy="Correct it"
         ) from None

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from functools import cache
 from typing import Any, Final
 
-from pipeline import policy_file
+from pipeline import policy_file, policy_history
 from pipeline.errors import Misconfigured, Rejected
 from pipeline.events import Action, Kind
 from pipeline.policy import Policy, Rules, decide
+from pipeline.policy_history import History, PolicyRecord, RecordKind
 from pipeline.resources import packaged
 from pipeline.taxonomy import CATEGORIES
 
+from .decoding import SCHEMAS
 from .draws import Draws, edited
 from .target import Target
 
@@ -38,6 +42,55 @@ def built(data: bytes) -> None:
     again = policy_file.parse(_toml(_turned(document), gap="  # remark\n\n"), name="built.toml")
     assert again == policy, "order, spacing and remarks changed the policy"
     decides(policy, draws)
+
+
+def topic(data: bytes) -> None:
+    """Whatever lies in the policies topic, what is refused changes nothing that is in force."""
+    draws = Draws(data)
+    history = History()
+    for offset in range(draws.whole(1, 6)):
+        before = history.active
+        try:
+            record = policy_history.decode(edited(_frame(draws), draws), SCHEMAS)
+            history.add(record, offset)
+        except (Rejected, Misconfigured):
+            assert history.active == before, "a refused record changed the policy in force"
+        _consistent(history)
+
+
+def _consistent(history: History) -> None:
+    """What is in force was published under its digest, and everything has its place."""
+    if active := history.active:
+        policy = history.policy(active.record.digest)
+        assert policy is not None
+        assert policy.ref.digest == active.record.digest
+    offsets = [placed.offset for placed in history.placed]
+    assert offsets == sorted(offsets)
+
+
+_ODD: Final = ("", "[" * 2000, "x = " + "[" * 2000, "x = " + "9" * 5000, "id = 1", "[digests]")
+_DOCUMENTS: Final = (SHIPPED, SHIPPED.replace("0.64", "0.65"))
+
+
+def _frame(draws: Draws) -> bytes:
+    """A record of the topic: a policy, its activation, a card; honest or not."""
+    text = draws.pick((*_DOCUMENTS, *_ODD))
+    text, kind = text or draws.text(9), draws.pick(tuple(RecordKind))
+    digest = _digests()[draws.pick(_DOCUMENTS)] if draws.flag() else draws.text(4)
+    record = PolicyRecord(
+        record=kind,
+        digest=digest,
+        id=draws.text(3),
+        version="1",
+        document=None if kind is RecordKind.ACTIVATION else text,
+        published_at=datetime(2026, 1, 1, tzinfo=UTC),
+    )
+    return policy_history.encode(record, SCHEMAS)
+
+
+@cache
+def _digests() -> Mapping[str, str]:
+    return {text: policy_file.parse(text, name="known").ref.digest for text in _DOCUMENTS}
 
 
 def decides(policy: Policy, draws: Draws) -> None:
@@ -147,8 +200,20 @@ def _seeds() -> list[bytes]:
     return [b"\x01" + line.encode() for line in lines] + [b"\x00\x01\x00\x01\x00\x07"]
 
 
+def _topic_seeds() -> list[bytes]:
+    """A policy and its activation, and each odd document as a policy and as a card."""
+    order = {kind: number for number, kind in enumerate(RecordKind)}
+    policy, card, active = (
+        order[kind] for kind in (RecordKind.POLICY, RecordKind.GUARD_CARD, RecordKind.ACTIVATION)
+    )
+    honest = bytes([1, 0, policy, 0, 1, 0, 0]), bytes([0, active, 0, 1, 0, 0])
+    odd = [bytes([0, number, kind, 0, 0]) for number in range(3, 8) for kind in (policy, card)]
+    return [b"".join(honest), *odd]
+
+
 TARGETS: Final = (
     Target(name="policy", entry=parsed, allowed=(Misconfigured,), seeds=_seeds, share=5,
            max_bytes=6144),
+    Target(name="policy-topic", entry=topic, seeds=_topic_seeds, share=2),
     Target(name="policy-layout", entry=built, allowed=(Misconfigured,), share=5),
 )  # fmt: skip

@@ -150,3 +150,12 @@ def test_the_template_of_cards_used_here_is_valid(tmp_path: Path) -> None:
     """The tests above change one key of a card that loads."""
     (tmp_path / "card.toml").write_text(card_toml(write_tokenizer(tmp_path)))
     assert cards.load(tmp_path).template_digest.startswith("sha256:")
+
+
+@pytest.mark.parametrize(
+    "text", ["x = " + "[" * 2000, "x = " + "9" * 5000, "[digests]", "digests = 1"]
+)
+def test_a_text_that_is_no_card_has_no_identity(text: str) -> None:
+    """One such record in the policies topic would end every worker that reads it."""
+    with pytest.raises(Misconfigured, match="not a guard's card"):
+        cards.identity(text)
