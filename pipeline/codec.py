@@ -38,6 +38,7 @@ from pipeline.events import (
     Status,
     Verdict,
 )
+from pipeline.schema_bounds import refuse_endless
 
 MAGIC: Final = 0
 _FRAME: Final = struct.Struct(">bI")
@@ -70,9 +71,14 @@ class Schemas:
     def learn(self, schema_id: int, text: str) -> None:
         """Add a writer schema that a registry returned; raises ValueError."""
         try:
-            self.by_id[schema_id] = fastavro.parse_schema(json.loads(text), named_schemas={})
+            schema = fastavro.parse_schema(json.loads(text), named_schemas={})
         except Exception as error:  # fastavro raises many kinds for a bad schema
             raise ValueError(f"schema {schema_id} is not valid Avro: {error}") from error
+        try:
+            refuse_endless(schema)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"schema {schema_id} cannot be read safely: {error}") from None
+        self.by_id[schema_id] = schema
 
     def use_id(self, name: str, schema_id: int) -> None:
         """Write records of schema `name` under the id a registry gave it."""
