@@ -16,14 +16,18 @@ from pipeline.conveyor import Limits
 from pipeline.dead_letters import Bound, require_below
 from pipeline.errors import Misconfigured
 from pipeline.health import Health, HealthServer
+from pipeline.key_watch import CHECK as KEYS
+from pipeline.key_watch import KeyWatch
 from pipeline.moderation import Intake
 from pipeline.policy import Policy
+from pipeline.ports import Clock
 from pipeline.scoring import Guard
+from pipeline.sealing import NoKeys, Sealer
 from pipeline.selftest import VerifiedScorer
 from pipeline.settings import Settings
 from pipeline.stream import Flow, FlowLimits, Topics, add_agents
 
-_CHECKS = ("guard", "partitions")
+_CHECKS = ("guard", "partitions", KEYS)
 
 
 async def run_worker(settings: Settings) -> None:
@@ -38,6 +42,7 @@ async def run_worker(settings: Settings) -> None:
     await _require_topics(settings)
     await _require_few_dead_letters(settings)
     health, clock, stop = Health(_CHECKS), SystemClock(), worker.Stop()
+    sealer = open_sealer(settings, policy, health, clock)
     server = HealthServer(health, host=settings.worker.http_host, port=settings.worker.http_port)
     with server, TemporaryDirectory(prefix="sluice-") as scratch:
         async with (
@@ -59,6 +64,7 @@ async def run_worker(settings: Settings) -> None:
                 limits=flow_limits(settings),
                 worker_id=settings.worker.id,
                 crash=stop.crash,
+                sealer=sealer,
             )
             app = faust_app.create(settings.kafka, data=Path(scratch), health=health)
             app.flow = flow
@@ -73,6 +79,24 @@ async def run_worker(settings: Settings) -> None:
                 stop=stop,
                 drain_s=settings.worker.drain_s,
             )
+
+
+def open_sealer(settings: Settings, policy: Policy, health: Health, clock: Clock) -> Sealer:
+    """What seals contents; raises Misconfigured where a policy wants it and no folder is set.
+
+    A tenant without a key is no reason to stop: erasing a tenant's key must
+    not take the worker down. It is told, and the hash alone is kept.
+    """
+    keys, wanted = wiring.open_keys(settings), policy.sealing_tenants()
+    if keys is None and wanted:
+        raise Misconfigured(
+            f"policy {policy.ref.id} keeps content encrypted, and there is no key folder",
+            remedy="Set audit.keys_folder, then `sluice audit keys create`",
+        )
+    watch = KeyWatch(keys or NoKeys(), health, clock)
+    if keys is not None:
+        watch.expect(keys, wanted)
+    return watch
 
 
 def topics(settings: Settings) -> Topics:

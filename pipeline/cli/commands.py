@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from pipeline.cli import (
+    audit,
     classify,
     config,
     demo,
@@ -35,6 +36,7 @@ def register(root: typer.Typer) -> None:
     root.command("evaluate")(evaluate.evaluate)
     root.add_typer(guard.app, name="guard")
     root.add_typer(dlq.app, name="dlq")
+    root.add_typer(audit.app, name="audit")
     root.command("reconcile")(reconcile.reconcile)
     root.add_typer(topics.app, name="topics")
     root.add_typer(schemas.app, name="schemas")
