@@ -21,7 +21,7 @@ import shlex
 import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -55,7 +55,7 @@ class KeyFile:
     key_id: str
     version: int
     created_at: datetime
-    key: bytes | None
+    key: bytes | None = field(repr=False)
     erased_at: datetime | None = None
 
 
