@@ -66,8 +66,12 @@ def erase(folder: Path, tenant: str, *, now: datetime) -> list[KeyFile]:
     """
     require_private_folder(folder)
     with _alone(folder):
-        living = [entry for entry in versions_of(entries_in(folder), tenant) if not entry.erased]
-        return [_erase(folder, entry, now) for entry in living]
+        known = list(versions_of(entries_in(folder), tenant))
+        gone = [_erase(folder, entry, now) for entry in known if not entry.erased]
+        for entry in known:
+            entry.path.with_suffix(".key").unlink(missing_ok=True)  # of one cut short before
+        _sync(folder)
+        return gone
 
 
 def listed(folder: Path) -> list[KeyFile]:
@@ -154,7 +158,6 @@ def _erase(folder: Path, entry: Entry, now: datetime) -> KeyFile:
     )
     _put(folder, _name(gone, "erased"), {**_document(gone), "erased_at": now.isoformat()})
     entry.path.unlink()
-    _sync(folder)
     return gone
 
 

@@ -194,7 +194,7 @@ def read_file(entry: Entry) -> KeyFile:
         )
         if found.key_id != entry.key_id or owner_of(found.tenant) != entry.owner:
             raise ValueError("renamed")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise Misconfigured(
             f"the key file {entry.path} is unusable ({type(error).__name__})",
             remedy="Restore it from a backup; texts sealed with it cannot be read without it",
