@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 from pipeline.errors import Rejected
 from pipeline.events import Action, AuditEvent, Retention
 from pipeline.policy import Policy, Rules
 from pipeline.taxonomy import name_of
+
+_STORED: Final = "stored"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +86,7 @@ def timeline(event: AuditEvent, stored_ms: int) -> list[Step]:
             Step(name=name, at=at, offset_s=(at - received).total_seconds(), what=what)
             for name, at, what in _moments(event, stored_ms)
         ),
-        key=lambda step: step.at,
+        key=_when,
     )
 
 
@@ -139,6 +141,11 @@ def document(
     }
 
 
+def _when(step: Step) -> datetime:
+    """Kafka cuts its timestamp to whole milliseconds: stored comes after what it follows."""
+    return step.at + timedelta(microseconds=999) if step.name == _STORED else step.at
+
+
 def _moments(event: AuditEvent, stored_ms: int) -> Iterator[tuple[str, datetime, str]]:
     verdict = event.verdict
     if event.sent_at is not None:
@@ -153,7 +160,7 @@ def _moments(event: AuditEvent, stored_ms: int) -> Iterator[tuple[str, datetime,
         yield "scored", verdict.scored_at, "all that travelled with it"
     yield "emitted", verdict.emitted_at, "verdict and audit event made"
     stored = datetime.fromtimestamp(stored_ms / 1000, tz=verdict.emitted_at.tzinfo)
-    yield "stored", stored, "Kafka's timestamp of the audit event, in whole ms"
+    yield _STORED, stored, "Kafka's timestamp of the audit event, in whole ms"
 
 
 def _recorded(event: AuditEvent) -> dict[str, tuple[Limit, ...]]:
