@@ -100,6 +100,7 @@ async def related(reader: KafkaReader, places: Places, event: AuditEvent) -> lis
     ]
 
     def named(record: Record) -> bool:
+        """Whether a record's bytes hold one of the ids: most need no decoding."""
         value = record.value or b""
         return any(needle in value for needle in needles)
 

@@ -5,8 +5,8 @@
 
 The digest makes any tenant's name fit for a file name; a key id is random and
 says nothing of its tenant. A tenant's active key is its highest version that
-is not erased; the others still open. The names are listed again at most once
-a second, when a key is asked for, so that workers which share the folder,
+is not erased; the others still open. Once a second, when a key is asked for,
+the folder's time of change is looked at, so that workers which share it,
 perhaps read-only, follow creation, rotation and erasure without a restart.
 """
 
@@ -71,7 +71,9 @@ class KeyFolder:
     def __init__(self, folder: Path, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._folder = folder
         self._monotonic = monotonic
-        self._listed_s = float("-inf")
+        self._looked_s = float("-inf")
+        self._changed_ns = -1
+        self._settled = False
         self._active: dict[str, Entry] = {}
         self._by_id: dict[str, Entry] = {}
         self._keys: dict[str, bytes] = {}
@@ -131,16 +133,28 @@ class KeyFolder:
         return self._keys[entry.key_id]
 
     def _refresh(self) -> None:
-        if self._monotonic() - self._listed_s >= RELIST_S:
+        if self._monotonic() - self._looked_s < RELIST_S:
+            return
+        if not self._settled or self._folder_changed_ns() != self._changed_ns:
             self._relist()
+        self._looked_s = self._monotonic()
 
     def _relist(self) -> None:
+        """List the keys; twice after a change, as a second one may share its time stamp."""
+        changed_ns = self._folder_changed_ns()
         entries = entries_in(self._folder)
         self._active = active_keys(entries)
         self._by_id = {entry.key_id: entry for entry in entries}
         living = {entry.key_id for entry in entries if not entry.erased}
         self._keys = {key_id: key for key_id, key in self._keys.items() if key_id in living}
-        self._listed_s = self._monotonic()
+        self._settled = changed_ns == self._changed_ns
+        self._changed_ns = changed_ns
+
+    def _folder_changed_ns(self) -> int:
+        try:
+            return self._folder.stat().st_mtime_ns
+        except OSError:
+            return -1  # listing it says why
 
 
 def create_command(tenant: str) -> str:
