@@ -26,6 +26,7 @@ from pipeline.events import (
     Action,
     AuditEvent,
     ChainLink,
+    Ciphertext,
     Coverage,
     Flagged,
     GuardRef,
@@ -296,14 +297,28 @@ def decode_verdict(value: bytes, schemas: Schemas) -> Verdict:
 def decode_audit(value: bytes, schemas: Schemas) -> AuditEvent:
     """The audit event in a frame; raises Rejected when it is not one."""
     record = _read(value, _writer(value, schemas), schemas.by_name[AUDIT])
-    return AuditEvent(
-        **{
-            **record,
-            "verdict": _verdict(record["verdict"]),
-            "retention": Retention(record["retention"]),
-            "chain": ChainLink(**record["chain"]) if record["chain"] else None,
-        }
-    )
+    known = {
+        "verdict": _verdict(record["verdict"]),
+        "retention": Retention(record["retention"]),
+        "chain": ChainLink(**record["chain"]) if record["chain"] else None,
+    }
+    try:
+        sealed = _sealed(record) if known["retention"] is Retention.ENCRYPTED else {}
+        return AuditEvent(**{**record, **sealed, **known})
+    except ValueError:
+        raise Rejected(
+            Reason.BAD_AVRO,
+            "the audit event says that its content is sealed, and it is not",
+            remedy="Upgrade this reader if a later release wrote it; else it is damaged",
+        ) from None
+
+
+def _sealed(record: Mapping[str, Any]) -> dict[str, Ciphertext | None]:
+    """Content and context as sealed; raises ValueError where one is no ciphertext."""
+    return {
+        name: None if record[name] is None else Ciphertext(record[name])
+        for name in ("content", "context")
+    }
 
 
 def read(value: bytes, name: str, schemas: Schemas) -> dict[str, Any]:

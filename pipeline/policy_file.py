@@ -74,7 +74,7 @@ class Layer(_Sides):
     degrade_after_s: Annotated[float, Field(gt=0, le=3600)] | None = None
     unscanned_action: Literal["flag", "review", "block"] | None = None
     partial_action: Literal["allow", "flag", "review", "block"] | None = None
-    retention: Literal["none", "hash", "plain"] | None = None
+    retention: Literal["none", "hash", "plain", "encrypted"] | None = None
 
 
 class Tenant(Layer):
@@ -90,7 +90,7 @@ class Default(Layer):
     degrade_after_s: Annotated[float, Field(gt=0, le=3600)] = 30.0
     unscanned_action: Literal["flag", "review", "block"] = "review"
     partial_action: Literal["allow", "flag", "review", "block"] = "flag"
-    retention: Literal["none", "hash", "plain"] = "hash"
+    retention: Literal["none", "hash", "plain", "encrypted"] = "hash"
 
 
 Layers = list[tuple[str, Layer]]
