@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
 
-from pipeline import audit_find, audit_story, codec, wiring
+from pipeline import audit_find, audit_story, codec, wiring, wiring_policy
 from pipeline.adapters.kafka_admin import open_reader
 from pipeline.audit_find import Places
 from pipeline.cli import audit_screen, console, session
@@ -21,9 +20,6 @@ from pipeline.policy import Policy
 from pipeline.ranges import parse_range
 from pipeline.sealing import Opened, opened
 from pipeline.settings import Settings
-
-Policies = Callable[[str], Policy | None]
-"""The policy of a digest, None when it is not at hand."""
 
 
 def show(
@@ -56,7 +52,8 @@ def show(
         console.error(f"there is no audit event of {printable(id)!r}. {_what_to_try(id)}")
         raise typer.Exit(Exit.EMPTY)
     texts, problem = _texts(settings, found.event) if show_text else (None, None)
-    policy = _policies(settings)(found.event.verdict.policy.digest)
+    policies = session.run(wiring_policy.lookup(settings))
+    policy = policies(found.event.verdict.policy.digest)
     if as_json:
         console.print_json(_document(found, policy, texts, problem))
     else:
@@ -82,19 +79,6 @@ async def _look(
     return Story(
         entry=same[0], repeats=len(same) - 1, others=tuple(sorted(others)), related=tuple(kin)
     )
-
-
-def _policies(settings: Settings) -> Policies:
-    """The configured policy where its digest is the one asked for."""
-
-    def by_digest(digest: str) -> Policy | None:
-        try:
-            policy = wiring.load_policy(settings)
-        except Misconfigured:
-            return None
-        return policy if policy.ref.digest == digest else None
-
-    return by_digest
 
 
 def _texts(
