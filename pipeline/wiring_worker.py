@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from pipeline import faust_app, metrics, schema_ids, wiring, worker
+from pipeline import faust_app, metrics, outputs, schema_ids, wiring, worker
 from pipeline.adapters.clock import SystemClock
 from pipeline.adapters.kafka import KafkaPublisher, KafkaReader
 from pipeline.adapters.kafka_topics import missing_topics
@@ -23,7 +23,7 @@ from pipeline.selftest import VerifiedScorer
 from pipeline.settings import Settings
 from pipeline.stream import Flow, FlowLimits, Topics, add_agents
 
-_CHECKS = ("guard", "partitions")
+_CHECKS = ("guard", "partitions", outputs.CHECK)
 
 
 async def run_worker(settings: Settings) -> None:
@@ -53,7 +53,7 @@ async def run_worker(settings: Settings) -> None:
                 registry=Registry(settings.registry) if settings.registry.url else None,
                 policy=policy,
                 scorer=scorer,
-                publisher=publisher,
+                publisher=outputs.WatchedPublisher(publisher, health),
                 health=health,
                 clock=clock,
                 limits=flow_limits(settings),
