@@ -55,6 +55,7 @@ class WatchedPublisher:
     def _clocked(self, topics: frozenset[str]) -> Iterator[None]:
         """Count and show that it waits, again and again until it has ended."""
         loop = asyncio.get_running_loop()
+        timer: asyncio.TimerHandle
 
         def overdue() -> None:
             nonlocal timer

@@ -88,9 +88,7 @@ class VerifiedScorer:
 
     def _proved_only(self, scored: Sequence[Scored]) -> list[Scored]:
         """Without the judgements of a version that has not passed the golden texts."""
-        return [
-            result if _versions([result]) <= self._proved else _UNPROVED for result in scored
-        ]
+        return [result if _versions([result]) <= self._proved else _UNPROVED for result in scored]
 
     async def verify(self) -> None:
         """Check digests and golden texts unless they passed since the last outage.

@@ -14,11 +14,11 @@ from tests.chaos.catalogue import Scene, Seen, fault
 from tests.support import places
 
 _FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
-_CLOCK = Path(f"/tmp/sluice-chaos-clock-{os.getpid()}")  # noqa: S108 - one file a run
+_CLOCK = Path(f"/tmp/sluice-chaos-clock-{os.getpid()}")
 _UNDER_ANOTHER_CLOCK = {
     "LD_PRELOAD": str(_FAKETIME),
     "FAKETIME_TIMESTAMP_FILE": str(_CLOCK),
-    "FAKETIME_NO_CACHE": "1",
+    "FAKETIME_CACHE_DURATION": "1",  # seconds until the file is read again
     "FAKETIME_DONT_FAKE_MONOTONIC": "1",
 }
 _FROZEN_S = 6.0  # twice the group's session timeout in these tests
