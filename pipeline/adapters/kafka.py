@@ -12,6 +12,7 @@ from typing import Any, Final, Self
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import (
+    InvalidTimestampError,
     KafkaConnectionError,
     KafkaError,
     MessageSizeTooLargeError,
@@ -174,6 +175,12 @@ def _mapped(error: BaseException, settings: KafkaSettings) -> SluiceError:
         )
     if isinstance(error, TopicAuthorizationFailedError):
         return Misconfigured("the broker refuses this user", remedy="Grant WRITE on the topics")
+    if isinstance(error, InvalidTimestampError):
+        return Misconfigured(
+            "the broker refuses this host's time of day",
+            remedy="Set this host's clock right, and the broker's. Nothing was acknowledged, so"
+            " Kafka delivers it again",
+        )
     if isinstance(error, UnknownTopicOrPartitionError):
         return DependencyUnavailable(
             "an output topic does not exist", remedy="Run `sluice topics create`"

@@ -79,8 +79,9 @@ class Fault:
 
     `lasts_s` from injection to healing, `short_s` in the short form (None: it
     is not part of it). `variables` are the workers' settings. `versions` are
-    the guard's versions that verdicts must name. `broker_away`: nothing can
-    be asked of the broker while the fault is in force.
+    the guard's versions that verdicts must name. `unreadable`: outcomes cannot
+    be read while the fault is in force. `malformed_every`: one in so many
+    messages cannot be decoded, until the fault has it otherwise.
     """
 
     name: str
@@ -92,9 +93,10 @@ class Fault:
     short_s: float | None = None
     workers: int = 1
     broker: str = Broker.SHARED
-    broker_away: bool = False
+    unreadable: bool = False
     variables: dict[str, str] = field(default_factory=dict)
     versions: tuple[str, ...] = ("1",)
+    malformed_every: int = 50
     recovers_within_s: float = 45.0
     memory_within_mib: float = 60.0
     unless: Callable[[], str] = str

@@ -70,7 +70,7 @@ def open_scene(
                 await place.start_worker()
             yield Scene(
                 place=place,
-                load=Load(place.settings, per_s=LOAD_PER_S),
+                load=Load(place.settings, per_s=LOAD_PER_S, malformed_every=fault.malformed_every),
                 kafka=broker,
                 triton=chaos_triton,
                 repository=chaos_repository,

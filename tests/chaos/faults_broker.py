@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -27,7 +28,7 @@ BALLAST = "ballast"
     lasts_s=1.0,
     short_s=1.0,
     broker=Broker.OWN,
-    broker_away=True,
+    unreadable=True,
     seen=Seen(alert="LagSecondsHigh", metric="sluice_consumer_lag_seconds"),
 )
 async def broker_restart(scene: Scene) -> AsyncIterator[None]:
@@ -42,7 +43,7 @@ async def broker_restart(scene: Scene) -> AsyncIterator[None]:
     heals="started again",
     lasts_s=60.0,
     broker=Broker.OWN,
-    broker_away=True,
+    unreadable=True,
     seen=Seen(alert="PublishErrors", check="outputs", said=(_SILENT,), metric=_ERRORS),
 )
 async def broker_stopped(scene: Scene) -> AsyncIterator[None]:
@@ -70,15 +71,21 @@ async def connection_reset(scene: Scene) -> AsyncIterator[None]:
 
 @fault(
     "dead-letter-topic-missing",
-    heals="`sluice topics create`, and the worker started again if it ended",
+    heals="`sluice topics create`",
     lasts_s=12.0,
-    seen=Seen(alert="PublishErrors", check="outputs", metric=_ERRORS, said=("does not exist",)),
-)
+    unreadable=True,
+    malformed_every=sys.maxsize,
+    seen=Seen(
+        alert="PublishErrors", check="outputs", metric=_ERRORS,
+        said=(_SILENT, "not found in cluster metadata"),
+    ),
+)  # fmt: skip
 async def dead_letter_topic_missing(scene: Scene) -> AsyncIterator[None]:
-    """Somebody deletes the dead-letter topic, empty, while malformed messages come in."""
+    """Somebody deletes the dead-letter topic; then the first malformed messages come in."""
     settings = scene.place.settings
     async with _admin(scene) as admin:
         await admin.delete_topics([settings.topics.dead_letters])
+    scene.load.malformed_every = 50
     yield
     await create_topics(settings.kafka, settings.topics)
 
@@ -108,7 +115,7 @@ async def audit_refuses_large(scene: Scene) -> AsyncIterator[None]:
     heals="room is made, the broker started again",
     lasts_s=8.0,
     broker=Broker.SMALL_DISK,
-    broker_away=True,
+    unreadable=True,
     unless=lambda: "" if os.geteuid() == 0 else "a small disk cannot be mounted: not root",
     seen=Seen(alert="PublishErrors", check="outputs", said=(_SILENT,), metric=_ERRORS),
 )
@@ -118,6 +125,7 @@ async def broker_disk_full(scene: Scene) -> AsyncIterator[None]:
     await asyncio.to_thread(_fill, ballast)
     yield
     await scene.kafka.kill()  # where it still stands, it has its only log folder offline
+    assert "No space left" in scene.kafka.log.read_text(errors="replace")
     ballast.unlink()
     await scene.kafka.start()
 

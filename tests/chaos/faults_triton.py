@@ -25,7 +25,6 @@ async def _load(scene: Scene) -> None:
     "triton-sigkill",
     heals="started again",
     lasts_s=4.0,
-    short_s=1.5,
     seen=Seen(
         alert="WorkerNotReady", check="guard", said=("does not answer",), metric=_ERRORS
     ),
@@ -72,7 +71,6 @@ async def triton_slow(scene: Scene) -> AsyncIterator[None]:
     "triton-errors",
     heals="answers again",
     lasts_s=4.0,
-    short_s=1.5,
     seen=Seen(alert="ClassifierErrors", check="guard", said=("failed",), metric=_ERRORS),
 )
 async def triton_errors(scene: Scene) -> AsyncIterator[None]:

@@ -127,14 +127,15 @@ def _no_faketime() -> str:
 @fault(
     "clock-forward",
     heals="the clock is set right, the worker started again",
-    lasts_s=3.0,
+    lasts_s=1.0,
     variables=_UNDER_ANOTHER_CLOCK,
     unless=_no_faketime,
-    seen=Seen(alert="WorkerNotReady", down=True, said=("InvalidTimestamp",), exit=2),
+    seen=Seen(alert="WorkerNotReady", down=True, said=("refuses this host's time of day",), exit=2),
 )
 async def clock_forward(scene: Scene) -> AsyncIterator[None]:
     """The worker's clock jumps two hours ahead; the broker refuses stamps of the future."""
     _CLOCK.write_text("+2h")
+    await places.ended(scene.worker, within_s=20.0)
     yield
     _CLOCK.write_text("+0")
     await scene.worker.start()

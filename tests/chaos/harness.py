@@ -44,7 +44,7 @@ async def endure(fault: Fault, scene: Scene, *, lasts_s: float) -> Result:
             began_s = time.monotonic()
             async with fault.injected(scene):
                 await asyncio.sleep(lasts_s)
-                if not fault.broker_away:
+                if not fault.unreadable:
                     await scene.place.no_commit_ahead()
                 lasted_s = time.monotonic() - began_s
             healed_s = time.monotonic()
