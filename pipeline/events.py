@@ -182,6 +182,19 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ChainLink:
+    """An audit event's place in its writer's hash chain.
+
+    `previous` is the SHA-256 of the Avro body of the event before it; empty
+    for sequence 0.
+    """
+
+    chain: str
+    sequence: int
+    previous: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AuditEvent:
     """A verdict and everything needed to prove it and to replay it."""
 
@@ -201,6 +214,8 @@ class AuditEvent:
     inference_s: float
     worker_id: str
     attempt: int
+    key_id: str | None = None
+    chain: ChainLink | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

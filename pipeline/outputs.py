@@ -14,7 +14,7 @@ from typing import Final
 from pipeline import metrics
 from pipeline.errors import SluiceError
 from pipeline.health import Health
-from pipeline.ports import Outgoing, Publisher
+from pipeline.ports import AuditLog, Outgoing, Publisher
 
 CHECK: Final = "outputs"
 """The readiness check that says whether outcomes can be published."""
@@ -22,32 +22,32 @@ CHECK: Final = "outputs"
 OVERDUE_S: Final = 5.0
 """An acknowledgement that takes this long counts as missing, and again every so often."""
 
+_WELL: Final = "nothing is overdue"
 
-class WatchedPublisher:
-    """A `Publisher` whose failures and waits show on the check `outputs`.
+
+class Outputs:
+    """Keeps the check `outputs` true to what is waited for.
 
     Failures are kept by the topics they concern, so that verdicts that go
     through do not hide dead letters that cannot.
     """
 
-    def __init__(
-        self, publisher: Publisher, health: Health, *, overdue_s: float = OVERDUE_S
-    ) -> None:
-        self._publisher = publisher
+    def __init__(self, health: Health, *, overdue_s: float = OVERDUE_S) -> None:
         self._health = health
         self._overdue_s = overdue_s
         self._failing: dict[frozenset[str], str] = {}
-        health.set(CHECK, ok=True, detail="nothing is overdue")
+        health.set(CHECK, ok=True, detail=_WELL)
 
-    async def publish(self, records: Sequence[Outgoing]) -> None:
-        """As the publisher's own; see `ports.Publisher`."""
+    @contextmanager
+    def watched(self, records: Sequence[Outgoing]) -> Iterator[None]:
+        """Show the wait inside the block once it is long, and the error that ends it."""
         topics = frozenset(record.topic for record in records)
-        with self._clocked(topics):
-            try:
-                await self._publisher.publish(records)
-            except SluiceError as error:
-                self._failed(topics, str(error))
-                raise
+        try:
+            with self._clocked(topics):
+                yield
+        except SluiceError as error:
+            self._failed(topics, str(error))
+            raise
         if self._failing.pop(topics, None) is not None:
             self._show()
 
@@ -76,5 +76,31 @@ class WatchedPublisher:
         self._show()
 
     def _show(self) -> None:
-        why = next(iter(self._failing.values()), "nothing is overdue")
+        why = next(iter(self._failing.values()), _WELL)
         self._health.set(CHECK, ok=not self._failing, detail=why)
+
+
+class WatchedPublisher:
+    """A `Publisher` whose failures and waits show."""
+
+    def __init__(self, publisher: Publisher, outputs: Outputs) -> None:
+        self._publisher = publisher
+        self._outputs = outputs
+
+    async def publish(self, records: Sequence[Outgoing]) -> None:
+        """As the publisher's own; see `ports.Publisher`."""
+        with self._outputs.watched(records):
+            await self._publisher.publish(records)
+
+
+class WatchedAudit:
+    """An `AuditLog` whose failures and waits show."""
+
+    def __init__(self, audit: AuditLog, outputs: Outputs) -> None:
+        self._audit = audit
+        self._outputs = outputs
+
+    async def write(self, events: Sequence[Outgoing]) -> None:
+        """As the audit log's own; see `ports.AuditLog`."""
+        with self._outputs.watched(events):
+            await self._audit.write(events)

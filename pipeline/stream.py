@@ -29,7 +29,7 @@ from pipeline.health import Health
 from pipeline.ledger import Ledger, Slot
 from pipeline.moderation import Case, Intake, Stamp
 from pipeline.policy import OnUnavailable, Policy
-from pipeline.ports import Clock, Outgoing, Publisher, SchemaRegistry
+from pipeline.ports import AuditLog, Clock, Outgoing, Publisher, SchemaRegistry
 from pipeline.scoring import Scored
 
 log = structlog.get_logger(__name__)
@@ -40,7 +40,7 @@ LONG_CHARS: Final = 2000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Topics:
-    """The names of the five topics."""
+    """The names of the topics that a message passes."""
 
     prompts: str
     completions: str
@@ -147,7 +147,10 @@ def _raw(app: faust.App, topic: str) -> Any:
 
 
 class Flow:
-    """From a taken message to acknowledged outcomes."""
+    """From a taken message to acknowledged outcomes.
+
+    `policy` is asked at each message: the one in force may change meanwhile.
+    """
 
     def __init__(
         self,
@@ -155,9 +158,10 @@ class Flow:
         topics: Topics,
         schemas: codec.Schemas,
         registry: SchemaRegistry | None,
-        policy: Policy,
+        policy: Callable[[], Policy],
         scorer: Scores,
         publisher: Publisher,
+        audit: AuditLog,
         health: Health,
         clock: Clock,
         limits: FlowLimits,
@@ -170,6 +174,7 @@ class Flow:
         self._policy = policy
         self._scorer = scorer
         self._publisher = publisher
+        self._audit = audit
         self._health = health
         self._clock = clock
         self._limits = limits
@@ -257,7 +262,7 @@ class Flow:
             received_at=self._clock.now(),
             headers=headers.trace_of(inbound.headers),
         )
-        case = moderation.admit(received, self._policy, self._limits.intake)
+        case = moderation.admit(received, self._policy(), self._limits.intake)
         return Admitted(inbound=inbound, case=case)
 
     def _message(self, inbound: Inbound) -> Message:
@@ -382,8 +387,14 @@ class Flow:
         """Publish verdicts and audit events; once acknowledged, settle their messages."""
         if not outcomes:
             return
-        records = [record for _, outcome in outcomes for record in self._records(outcome)]
-        await self._deliver(records)
+        records = [self._records(outcome) for _, outcome in outcomes]
+        # Each is tried again by itself: a failure of one must not publish the other twice.
+        await _all(
+            (
+                self._deliver([verdict for verdict, _ in records]),
+                self._audit.write([event for _, event in records]),
+            )
+        )
         for inbound, outcome in outcomes:
             self._count(inbound, outcome)
         self._settle([inbound for inbound, _ in outcomes])
@@ -415,10 +426,11 @@ class Flow:
         metrics.IN_FLIGHT.set(len(self.ledger))
 
     def _records(self, outcome: Outcome) -> tuple[Outgoing, Outgoing]:
-        verdict_frame, audit_frame = codec.encode_outcome(outcome, self._schemas)
+        """The verdict's record, and the audit event's up to its link."""
+        verdict, audit = codec.encode_outcome(outcome, self._schemas)
         return (
-            self._record(outcome, self.topics.verdicts, "moderation.verdict.v1", verdict_frame),
-            self._record(outcome, self.topics.audit, "moderation.audit.v1", audit_frame),
+            self._record(outcome, self.topics.verdicts, "moderation.verdict.v1", verdict),
+            self._record(outcome, self.topics.audit, "moderation.audit.v1", audit),
         )
 
     def _record(self, outcome: Outcome, topic: str, type: str, value: bytes) -> Outgoing:

@@ -14,6 +14,7 @@ from pipeline.cli import (
     guard,
     loadtest,
     policy,
+    policy_topic,
     publish,
     reconcile,
     schemas,
@@ -40,5 +41,6 @@ def register(root: typer.Typer) -> None:
     root.add_typer(schemas.app, name="schemas")
     root.add_typer(loadtest.app, name="loadtest")
     root.command("doctor")(doctor.doctor)
+    policy_topic.register(policy.app)
     root.add_typer(policy.app, name="policy")
     root.add_typer(config.app, name="config")

@@ -206,6 +206,28 @@ def load(folder: Path) -> Card:
     return _card(folder, document, raw)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """Which guard a card is of, and the digest that verdicts carry."""
+
+    name: str
+    version: str
+    digest: str
+
+
+def identity(text: str) -> Identity:
+    """Whose card a text is, also one of another release; raises Misconfigured."""
+    try:
+        document = tomllib.loads(text)
+        digests, guard = document["digests"], document["guard"]
+        digest = sha256(digests["model"].encode(), digests["tokenizer"].encode(), text.encode())
+        return Identity(name=str(guard["name"]), version=str(guard["version"]), digest=digest)
+    except (tomllib.TOMLDecodeError, LookupError, TypeError, AttributeError) as error:
+        raise Misconfigured(
+            f"the text is not a guard's card ({type(error).__name__})", remedy="Correct it"
+        ) from None
+
+
 def _first(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_input=False)[0]
     return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"

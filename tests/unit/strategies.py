@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from pipeline.events import (
     Action,
     AuditEvent,
+    ChainLink,
     Coverage,
     Flagged,
     GuardRef,
@@ -103,4 +104,7 @@ audits = st.builds(
     inference_s=seconds,
     worker_id=texts,
     attempt=counts,
+    key_id=maybe_text,
+    chain=st.none()
+    | st.builds(ChainLink, chain=texts, sequence=longs, previous=st.binary(max_size=32)),
 )

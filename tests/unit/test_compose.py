@@ -31,6 +31,7 @@ ALERTS = {
     "NoTraffic",
     "WorkerNotReady",
     "PublishErrors",
+    "PolicyRefused",
 }
 # What others measure: Prometheus itself, its Python client, Triton (docs/user_guide/metrics.md).
 FOREIGN_METRICS = {

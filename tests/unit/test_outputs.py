@@ -10,7 +10,7 @@ import pytest
 from pipeline import metrics
 from pipeline.errors import DependencyUnavailable
 from pipeline.health import Health
-from pipeline.outputs import CHECK, WatchedPublisher
+from pipeline.outputs import CHECK, Outputs, WatchedAudit, WatchedPublisher
 from pipeline.ports import Outgoing
 
 from .fakes import MemoryPublisher
@@ -33,14 +33,14 @@ def health() -> Health:
 
 async def test_nothing_published_yet_is_well(health: Health) -> None:
     """An idle worker is ready."""
-    WatchedPublisher(MemoryPublisher(), health)
+    Outputs(health)
     assert health.ready()[0]
 
 
 async def test_a_failure_shows_until_the_same_topics_are_acknowledged(health: Health) -> None:
     """Verdicts that go through do not hide dead letters that cannot."""
     inner = MemoryPublisher(failures=[DependencyUnavailable("no such topic", remedy="Make it")])
-    publisher = WatchedPublisher(inner, health)
+    publisher = WatchedPublisher(inner, Outputs(health))
     with pytest.raises(DependencyUnavailable):
         await publisher.publish([_record("dead")])
     assert _check(health) == (False, "dead: no such topic. Make it")
@@ -56,20 +56,20 @@ class _Mute:
     def __init__(self) -> None:
         self.answer = asyncio.Event()
 
-    async def publish(self, records: Sequence[Outgoing]) -> None:
+    async def write(self, events: Sequence[Outgoing]) -> None:
         await self.answer.wait()
 
 
 async def test_a_broker_that_stays_silent_is_seen_and_counted_while_it_does(health: Health) -> None:
     """No error comes from below, for as long as it lasts; its end is seen, too."""
     inner = _Mute()
-    publisher = WatchedPublisher(inner, health, overdue_s=0.02)
+    audit = WatchedAudit(inner, Outputs(health, overdue_s=0.02))
     before = metrics.PUBLISH_ERRORS._value.get()
-    waiting = asyncio.create_task(publisher.publish([_record("verdicts")]))
+    waiting = asyncio.create_task(audit.write([_record("audit")]))
     await asyncio.sleep(0.2)
     ok, detail = _check(health)
     assert not ok
-    assert "verdicts: no acknowledgement from Kafka" in detail
+    assert "audit: no acknowledgement from Kafka" in detail
     assert metrics.PUBLISH_ERRORS._value.get() >= before + 2
     inner.answer.set()
     await waiting
