@@ -33,6 +33,7 @@ class Account:
     dead_letters: int
     duplicates: int
     versions: tuple[str, ...]
+    policies: tuple[str, ...]
     unscanned: int
     unpublished: int
     lost: int
@@ -65,6 +66,7 @@ class Reckoning:
         self._passed = 0
         self._counts: Counter[str] = Counter()
         self._versions: set[str] = set()
+        self._policies: set[str] = set()
         self._decisions: dict[str, int] = {}
 
     def input(self, position: Position, number: int | None, *, malformed: bool) -> None:
@@ -82,6 +84,7 @@ class Reckoning:
         self._counts["unscanned"] += verdict.status is Status.UNSCANNED
         self._counts["unproved"] += _unproved(verdict)
         self._versions |= {guard.version for guard in verdict.guards}
+        self._policies.add(verdict.policy.digest)
         self._compare(at, f"{verdict.status}/{verdict.action}")
         self._outcome(at, _VERDICT)
 
@@ -108,6 +111,7 @@ class Reckoning:
             dead_letters=_with(found, _LETTER),
             duplicates=counts["repeats"],
             versions=tuple(sorted(self._versions)),
+            policies=tuple(sorted(self._policies)),
             unscanned=counts["unscanned"],
             unpublished=sent - sum(self._numbers[:sent]),
             lost=sum(n for m, n in found.items() if m & _INPUT and not m & (_VERDICT | _LETTER)),

@@ -78,6 +78,7 @@ def _broken(
         *([] if in_time else [f"lag is not 0 after {fault.recovers_within_s:g} s"]),
         *([] if ready else ["a worker is not ready in the end"]),
         *([] if account.versions == fault.versions else [f"versions {account.versions}"]),
+        *([] if len(account.policies) == 1 else [f"policies {account.policies}"]),
         *(
             [f"memory rose from {first:.0f} to {highest:.0f} MiB"]
             if highest - first > fault.memory_within_mib

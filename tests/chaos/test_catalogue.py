@@ -41,7 +41,7 @@ _METRICS = {
     for described in collector.describe()
     for sample in [described]
 }
-_CHECKS = {"guard", "partitions", "outputs"}
+_CHECKS = {"guard", "partitions", "outputs", "policy", "chain-heads"}
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
