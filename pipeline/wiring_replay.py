@@ -97,6 +97,7 @@ async def opened(
 
     `say` gets a line when a Triton is started for it.
     """
+    refuse_live(order.request.emit, settings.topics)
     schemas = wiring.load_schemas()
     await schema_ids.adopt(schemas, settings)
     async with AsyncExitStack() as stack:
@@ -176,7 +177,6 @@ async def _emit(
     """Publishes to the topic, if one is named; it must be there."""
     if not topic:
         return None
-    refuse_live(topic, settings.topics)
     try:
         await reader.partitions(topic)
     except Misconfigured as error:

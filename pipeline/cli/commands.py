@@ -16,6 +16,7 @@ from pipeline.cli import (
     policy,
     publish,
     reconcile,
+    replay,
     schemas,
     topics,
     up,
@@ -36,6 +37,7 @@ def register(root: typer.Typer) -> None:
     root.add_typer(guard.app, name="guard")
     root.add_typer(dlq.app, name="dlq")
     root.command("reconcile")(reconcile.reconcile)
+    root.command("replay")(replay.replay)
     root.add_typer(topics.app, name="topics")
     root.add_typer(schemas.app, name="schemas")
     root.add_typer(loadtest.app, name="loadtest")

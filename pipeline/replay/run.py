@@ -82,6 +82,14 @@ class Run:
         self._emit = emit
         self._opener = opener
 
+    @property
+    def done(self) -> int:
+        """Offsets passed, of the plan's."""
+        return sum(
+            self.state.passed.upto.get(part.partition, part.start) - part.start
+            for part in self.plan.slices
+        )
+
     def left(self) -> list[Slice]:
         """The slices still to be read."""
         return left(self.plan.slices, self.state.passed.upto)
@@ -110,7 +118,7 @@ class Run:
         results = await self._depth.judge(wanted)
         if self._emit is not None:
             await self._emit([each for each in results if isinstance(each, Compared)])
-        flips = [line for line in map(self._count, wanted, results) if line is not None]
+        flips = [flip for flip in map(self._count, wanted, results) if flip is not None]
         if self._folder is not None:
             self._folder.write(flips)
 
@@ -122,14 +130,18 @@ class Run:
             tally.leave_out(entry, result)
             return None
         tally.add(result)
-        return self._line(result) if result.flip and self._folder is not None else None
+        if not result.flip:
+            return None
+        document = self._line(result)
+        tally.keep(result, document)
+        return as_bytes(document)
 
-    def _line(self, flip: Compared) -> bytes:
+    def _line(self, flip: Compared) -> dict[str, Any]:
         shown, text = self.plan.request.show_text, None
         if shown:
             found = text_of(flip.entry.event, self._opener)
             text = None if isinstance(found, LeftOut) else found
-        return as_bytes(line(flip, self.state.tally.margin, show_text=shown, text=text))
+        return line(flip, self.state.tally.margin, show_text=shown, text=text)
 
     def _save(self) -> float:
         if self._folder is not None:

@@ -10,7 +10,6 @@ from pipeline.audit_log import Entry
 from pipeline.events import Action, PolicyRef
 from pipeline.replay.comparison import Compared, LeftOut, near, newly
 from pipeline.replay.determinism import Determinism
-from pipeline.replay.flips import line
 from pipeline.replay.groups import Groups
 from pipeline.replay.redeciding import lacking
 from pipeline.replay.rescores import Rescores
@@ -101,14 +100,13 @@ class Tally:
         self.determinism.add(compared, difference)
         if compared.flip:
             self.near_flips += close
-            self._keep(compared)
 
-    def _keep(self, compared: Compared) -> None:
-        """Keep the first few flips of each cell, without text."""
+    def keep(self, compared: Compared, line: dict[str, Any]) -> None:
+        """Keep a flip's line as an example, while its cell of the matrix has few."""
         cell = f"{compared.before.action} {compared.after.action}"
         kept = self.examples.setdefault(cell, [])
         if len(kept) < _EXAMPLES:
-            kept.append(line(compared, self.margin, show_text=False))
+            kept.append(line)
 
     def state(self) -> dict[str, Any]:
         """Everything, as a JSON document."""
