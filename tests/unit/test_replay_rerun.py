@@ -12,7 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import codec
-from pipeline.errors import DependencyUnavailable, Reason, Rejected, SluiceError, Suspected
+from pipeline.errors import (
+    DependencyUnavailable,
+    KeyUnavailable,
+    Reason,
+    Rejected,
+    Suspected,
+)
 from pipeline.events import AuditEvent, Judgement, Kind, Message, Received, Retention
 from pipeline.moderation import Intake, Stamp, admit, conclude
 from pipeline.policy import Policy
@@ -22,36 +28,34 @@ from pipeline.replay.content import message_of
 from pipeline.replay.depths import Rerun
 from pipeline.replay.policies import OneForAll
 from pipeline.scoring import Guard, Scored
+from pipeline.sealing import KEY_BYTES, seal, unseal
 from tests.unit import replays
 from tests.unit.fakes import NOON, Bench, FakeClock, ScriptedClassifier, message, position
 
 TEXT = "quokkaberry"
+KEY = bytes(KEY_BYTES)
 
 
 class _Opener:
-    """Opens what ends in its mark; a key named erased or missing fails as such."""
+    """Opens what the one key sealed; a key named erased or missing fails as such."""
 
     def open(self, key_id: str, ciphertext: bytes, *, bound_to: str) -> bytes:
-        """The content without the mark."""
-        error = SluiceError("no", remedy="")
+        """The content, by the one key."""
         if key_id in {"erased", "missing"}:
-            error.erased = key_id == "erased"  # type: ignore[attr-defined]
-            raise error
-        if not ciphertext.endswith(bound_to.encode()):
-            raise error
-        return ciphertext.removesuffix(bound_to.encode())
+            raise KeyUnavailable("no", remedy="", erased=key_id == "erased")
+        return unseal(KEY, ciphertext, bound_to=bound_to)
 
 
 def _kept(**changed: Any) -> AuditEvent:
     return replace(replays.event(text=TEXT), **changed)
 
 
-def _sealed(name: str, *, key_id: str = "k-1", part: str = "content") -> AuditEvent:
+def _sealed(*, key_id: str = "k-1", part: str = "content") -> AuditEvent:
     verdict_id = replays.event().verdict.verdict_id
     return _kept(
         retention=Retention.ENCRYPTED,
         key_id=key_id,
-        content=TEXT.encode() + f"{verdict_id}/{part}".encode(),
+        content=seal(KEY, TEXT.encode(), bound_to=f"{verdict_id}/{part}"),
     )
 
 
@@ -63,9 +67,9 @@ def _sealed(name: str, *, key_id: str = "k-1", part: str = "content") -> AuditEv
         (_kept(retention=Retention.HASH, content=None), LeftOut.HASH_ONLY),
         (_kept(retention=Retention.UNKNOWN, content=None), LeftOut.UNKNOWN_WORD),
         (_kept(content=b"\xff"), LeftOut.NOT_OPENED),
-        (_sealed("", key_id="erased"), LeftOut.KEY_ERASED),
-        (_sealed("", key_id="missing"), LeftOut.KEY_MISSING),
-        (_sealed("", part="context"), LeftOut.NOT_OPENED),
+        (_sealed(key_id="erased"), LeftOut.KEY_ERASED),
+        (_sealed(key_id="missing"), LeftOut.KEY_MISSING),
+        (_sealed(part="context"), LeftOut.NOT_OPENED),
     ],
 )
 def test_content_that_is_not_there_has_a_reason(event: AuditEvent, reason: LeftOut) -> None:
@@ -75,7 +79,7 @@ def test_content_that_is_not_there_has_a_reason(event: AuditEvent, reason: LeftO
 
 def test_encrypted_content_needs_keys_and_opens_with_them() -> None:
     """Without an opener the reason says that no keys were given."""
-    event = _sealed("")
+    event = _sealed()
     assert message_of(replays.entry(event), None) is LeftOut.NO_KEYS
     found = message_of(replays.entry(event), _Opener())
     assert isinstance(found, Message)
