@@ -116,6 +116,26 @@ async def test_whatever_fails_the_log_is_proved(
     assert held == sum(map(len, written))
 
 
+@settings(deadline=None)
+@given(written=batches, script=ends, turns=st.lists(st.integers(0, 6), min_size=5, max_size=5))
+async def test_whoever_is_cancelled_the_log_is_proved(
+    written: list[list[str]], script: list[str], turns: list[int]
+) -> None:
+    """A drain that ends in the middle of anything leaves no gap in a chain."""
+    broker = Broker(script)
+    log = _log(broker)
+    writing = [asyncio.create_task(log.write(_events(*keys))) for keys in written]
+    for task, number in zip(writing, turns, strict=False):
+        for _ in range(number):
+            await asyncio.sleep(0)
+        task.cancel()
+    await asyncio.gather(*writing, return_exceptions=True)
+    await log.write(_events("a", "b"))
+    await log.close(1.0)
+    proof = broker.proof(log.heads())
+    assert proof.proved, proof.breaks
+
+
 async def test_a_quiet_log_has_one_closed_chain_a_partition() -> None:
     """Its heads hold everything."""
     broker = Broker()
