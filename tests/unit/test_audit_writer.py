@@ -27,7 +27,9 @@ SCHEMAS = codec.load_schemas(shipped("schemas"))
 UNLINKED = codec.encode_outcome(Outcome(verdict=golden.VERDICT, audit=golden.AUDIT), SCHEMAS)[1]
 AWAY = DependencyUnavailable("no answer", remedy="Start it")
 NEVER = Misconfigured("too large", remedy="Raise the limit")
-FINE, FULL, REFUSED, WRITTEN, NOWHERE = "fine", "full", "refused", "written", "nowhere"
+FINE, FULL, REFUSED, WRITTEN, LOST, NOWHERE = ENDS = (
+    "fine", "full", "refused", "written", "lost", "nowhere",
+)  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -35,7 +37,8 @@ class Broker:
     """Two partitions in memory; a script says how each append ends.
 
     full: one record fits; refused: the call fails; written: it is written and
-    not acknowledged; nowhere: acknowledged, the broker cannot tell where.
+    not acknowledged; lost: one record, neither; nowhere:
+    acknowledged, and the broker cannot tell where.
     """
 
     script: list[str] = field(default_factory=list)
@@ -54,12 +57,12 @@ class Broker:
         end = self.script.pop(0) if self.script else FINE
         if end == REFUSED:
             raise self.error
-        count = 1 if end == FULL else len(records)
+        count = 1 if end in {FULL, LOST} else len(records)
         log = self.logs[partition]
         offset = len(log)
-        log += [record.value or b"" for record in records[:count]]
+        log += [record.value or b"" for record in records[:count] if end != LOST]
         acknowledged = asyncio.get_running_loop().create_future()
-        if end == WRITTEN:
+        if end in {WRITTEN, LOST}:
             acknowledged.set_exception(self.error)
         else:
             acknowledged.set_result(-1 if end == NOWHERE else offset)
@@ -95,7 +98,7 @@ def _events(*keys: str) -> list[Outgoing]:
 
 
 batches = st.lists(st.lists(st.sampled_from("ab"), min_size=1, max_size=4), min_size=1, max_size=5)
-ends = st.lists(st.sampled_from([FINE, FULL, REFUSED, WRITTEN, NOWHERE]), max_size=12)
+ends = st.lists(st.sampled_from(ENDS), max_size=12)
 
 
 @settings(deadline=None)
