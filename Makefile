@@ -5,8 +5,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 KEEP ?=
 BENCH ?=
+RUNS ?= 1000000
+SEED ?= 1
 
-.PHONY: help demo test test-guards check fmt soak bench guard clean
+.PHONY: help demo test test-guards check fmt soak fuzz bench guard clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -43,6 +45,14 @@ test-guards: $(VENV)/.guards ## Run the tests of export, compile and training; t
 
 soak: $(VENV)/.dev ## Run the long crash test: 20,000 messages, SIGKILLs, an outage
 	$(BIN)/python -m pytest -m soak -s
+
+$(VENV)/.fuzz: $(VENV)/.dev pyproject.toml
+	@echo "installing atheris into $(VENV)"
+	$(PIP) -e '.[fuzz]'
+	@touch $@
+
+fuzz: $(VENV)/.fuzz ## Fuzz every target, 1,000,000 inputs in all (RUNS=50000, SEED=2); fails on a finding
+	$(BIN)/python -m tests.fuzz --runs $(RUNS) --seed $(SEED)
 
 # In a venv of its own: it wants an older pydantic. Without it the benchmark leaves it out and says so.
 .sluice/bench/.quix: pyproject.toml

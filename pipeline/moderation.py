@@ -6,7 +6,6 @@ policy change, carries the same id and the first one wins.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -21,14 +20,16 @@ from pipeline.events import (
     Outcome,
     PolicyRef,
     Received,
-    Retention,
     Status,
     Verdict,
 )
 from pipeline.policy import Decision, Policy, Rules, decide, more_severe
+from pipeline.retention import Kept, keep
+from pipeline.sealing import NoKeys, Sealer
 from pipeline.taxonomy import name_of
 
 MAX_ID_CHARS = 512
+_NO_KEYS = NoKeys()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +76,9 @@ def admit(received: Received, policy: Policy, intake: Intake) -> Case:
     )
 
 
-def conclude(case: Case, judgements: Sequence[Judgement], stamp: Stamp) -> Outcome:
+def conclude(
+    case: Case, judgements: Sequence[Judgement], stamp: Stamp, sealer: Sealer = _NO_KEYS
+) -> Outcome:
     """The verdict and audit event of a message that guards judged.
 
     Where the guards did not see all of the text, the status is `degraded`
@@ -90,6 +93,7 @@ def conclude(case: Case, judgements: Sequence[Judgement], stamp: Stamp) -> Outco
     return _outcome(
         case,
         stamp,
+        sealer,
         judgements=judgements,
         scores=scores,
         decision=decision,
@@ -100,11 +104,12 @@ def conclude(case: Case, judgements: Sequence[Judgement], stamp: Stamp) -> Outco
     )
 
 
-def unscanned(case: Case, cause: str, stamp: Stamp) -> Outcome:
+def unscanned(case: Case, cause: str, stamp: Stamp, sealer: Sealer = _NO_KEYS) -> Outcome:
     """The visible outcome of a message that no guard judged: never "scored"."""
     return _outcome(
         case,
         stamp,
+        sealer,
         judgements=(),
         scores={},
         decision=Decision(action=case.rules.unscanned_action, flagged=()),
@@ -127,11 +132,6 @@ def merge(judgements: Sequence[Judgement]) -> dict[str, float]:
 def least(coverages: Sequence[Coverage]) -> Coverage:
     """The coverage of the guard that saw the smallest share of the text."""
     return min(coverages, key=lambda seen: seen.scanned_tokens / max(1, seen.total_tokens))
-
-
-def content_hash(text: str) -> str:
-    """`sha256:` and the hex digest of the text's UTF-8 bytes."""
-    return "sha256:" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _check_text(message: Message, intake: Intake) -> None:
@@ -212,6 +212,7 @@ def _explain(case: Case, decision: Decision, coverage: Coverage) -> str:
 def _outcome(
     case: Case,
     stamp: Stamp,
+    sealer: Sealer,
     *,
     judgements: Sequence[Judgement],
     scores: Mapping[str, float],
@@ -242,22 +243,21 @@ def _outcome(
         emitted_at=stamp.now,
         source=received.position,
     )
-    return Outcome(
-        verdict=verdict, audit=_audit(case, verdict, judgements, stamp), headers=received.headers
-    )
+    kept = keep(message, case.rules.retention, verdict.verdict_id, sealer)
+    audit = _audit(message, kept, verdict, judgements, stamp)
+    return Outcome(verdict=verdict, audit=audit, headers=received.headers)
 
 
 def _audit(
-    case: Case, verdict: Verdict, judgements: Sequence[Judgement], stamp: Stamp
+    message: Message, kept: Kept, verdict: Verdict, judgements: Sequence[Judgement], stamp: Stamp
 ) -> AuditEvent:
-    message, retention = case.received.message, case.rules.retention
-    plain = retention is Retention.PLAIN
     return AuditEvent(
         verdict=verdict,
-        content_hash="" if retention is Retention.NONE else content_hash(message.text),
-        retention=retention,
-        content=message.text.encode() if plain else None,
-        context=message.prompt.encode() if plain and message.prompt else None,
+        content_hash=kept.content_hash,
+        retention=kept.retention,
+        content=kept.content,
+        context=kept.context,
+        key_id=kept.key_id,
         route=message.route,
         language=message.language,
         prompt_id=message.prompt_id,

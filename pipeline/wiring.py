@@ -8,6 +8,7 @@ from datetime import datetime
 
 from pipeline import codec, policy_file, policy_history
 from pipeline.adapters.clock import SystemClock
+from pipeline.adapters.keys import KeyFolder
 from pipeline.adapters.triton import TritonClassifier
 from pipeline.errors import Misconfigured
 from pipeline.guards import cards
@@ -83,6 +84,16 @@ def check_policy(policy: Policy, guards: list[Guard]) -> None:
             f"policy {policy.ref.id} has a threshold for {missing[0]!r}, which no guard scores",
             remedy="Remove it, or add a guard that does to guards.names",
         )
+
+
+def open_keys(settings: Settings) -> KeyFolder | None:
+    """The key folder, None where none is configured; raises Misconfigured if unusable."""
+    folder = settings.audit.keys_folder
+    if folder is None:
+        return None
+    keys = KeyFolder(folder)
+    keys.check()
+    return keys
 
 
 def load_schemas() -> codec.Schemas:

@@ -1,4 +1,4 @@
-"""`sluice audit`: prove the audit log, see how far its chains have come, make a signing key."""
+"""`sluice audit`: prove the audit log, tell a message's story, export it, keep its keys."""
 
 from __future__ import annotations
 
@@ -10,15 +10,26 @@ import typer
 
 from pipeline import audit_check, signing
 from pipeline.chain_heads import Checkpoint
-from pipeline.cli import audit_tables, console, session, tables
+from pipeline.cli import (
+    audit_export,
+    audit_keys,
+    audit_show,
+    audit_tables,
+    console,
+    session,
+    tables,
+)
 from pipeline.cli.exits import Exit
 from pipeline.ranges import parse_range
 from pipeline.settings import Settings
 from pipeline.signing import Checker
 
-app = typer.Typer(help="The audit log: prove it, see how far its hash chains have come.")
-keys = typer.Typer(help="The key that signs chain heads.")
-app.add_typer(keys, name="signing-key")
+app = typer.Typer(help="The audit log: prove it, tell one message's story, export it, keep keys.")
+signing_key = typer.Typer(help="The key that signs chain heads.")
+app.command("show")(audit_show.show)
+app.command("export")(audit_export.export)
+app.add_typer(audit_keys.app, name="keys")
+app.add_typer(signing_key, name="signing-key")
 
 
 @app.command()
@@ -79,7 +90,7 @@ def heads(
         tables.show(audit_tables.heads(latest))
 
 
-@keys.command()
+@signing_key.command()
 def create(
     path: Annotated[Path, typer.Argument(help="The new private key's file.")],
 ) -> None:

@@ -37,6 +37,7 @@ def register(root: typer.Typer) -> None:
     root.command("evaluate")(evaluate.evaluate)
     root.add_typer(guard.app, name="guard")
     root.add_typer(dlq.app, name="dlq")
+    root.add_typer(audit.app, name="audit")
     root.command("reconcile")(reconcile.reconcile)
     root.add_typer(audit.app, name="audit")
     root.add_typer(topics.app, name="topics")
