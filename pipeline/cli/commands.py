@@ -39,7 +39,6 @@ def register(root: typer.Typer) -> None:
     root.add_typer(dlq.app, name="dlq")
     root.add_typer(audit.app, name="audit")
     root.command("reconcile")(reconcile.reconcile)
-    root.add_typer(audit.app, name="audit")
     root.add_typer(topics.app, name="topics")
     root.add_typer(schemas.app, name="schemas")
     root.add_typer(loadtest.app, name="loadtest")
