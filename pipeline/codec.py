@@ -14,6 +14,7 @@ import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +26,7 @@ from pipeline.events import (
     Action,
     AuditEvent,
     ChainLink,
+    Ciphertext,
     Coverage,
     Flagged,
     GuardRef,
@@ -37,9 +39,12 @@ from pipeline.events import (
     Status,
     Verdict,
 )
+from pipeline.schema_bounds import refuse_endless
 
 MAGIC: Final = 0
 _FRAME: Final = struct.Struct(">bI")
+_NO_LINK: Final = b"\x00"
+"""The first branch of the link's union: null."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 PROMPT: Final = "prompt.v1.avsc"
@@ -68,14 +73,19 @@ class Schemas:
     by_id: dict[int, Schema]
     ids: dict[str, int]
     audit_rest: Schema
-    audit_link: Schema
+    audit_place: Schema
 
     def learn(self, schema_id: int, text: str) -> None:
         """Add a writer schema that a registry returned; raises ValueError."""
         try:
-            self.by_id[schema_id] = fastavro.parse_schema(json.loads(text), named_schemas={})
+            schema = fastavro.parse_schema(json.loads(text), named_schemas={})
         except Exception as error:  # fastavro raises many kinds for a bad schema
             raise ValueError(f"schema {schema_id} is not valid Avro: {error}") from error
+        try:
+            refuse_endless(schema)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"schema {schema_id} cannot be read safely: {error}") from None
+        self.by_id[schema_id] = schema
 
     def use_id(self, name: str, schema_id: int) -> None:
         """Write records of schema `name` under the id a registry gave it."""
@@ -90,7 +100,7 @@ def load_schemas(folder: Path) -> Schemas:
         by_path = _parsed(folder, "") | _parsed(folder, "released/")
         by_id = {int(key): by_path[entry["schema"]] for key, entry in listing.items()}
         audit = json.loads((folder / AUDIT).read_text())
-        audit_rest, audit_link = _without_verdict(audit), _link_of(audit)
+        audit_rest, audit_place = _without_verdict(audit), _only_link(audit)
     except Exception as error:  # missing file, bad JSON or bad Avro: one remedy for all
         raise Misconfigured(
             f"the schemas in {folder} cannot be read: {error}",
@@ -101,7 +111,7 @@ def load_schemas(folder: Path) -> Schemas:
         by_id=by_id,
         ids={entry["schema"]: int(key) for key, entry in listing.items()},
         audit_rest=audit_rest,
-        audit_link=audit_link,
+        audit_place=audit_place,
     )
 
 
@@ -124,9 +134,9 @@ def _without_verdict(audit: dict[str, Any]) -> Schema:
     return fastavro.parse_schema({**audit, "name": "AuditEventRest", "fields": rest}, {})
 
 
-def _link_of(audit: dict[str, Any]) -> Schema:
-    """The union that an audit event ends with."""
-    return fastavro.parse_schema(audit["fields"][-1]["type"], {})
+def _only_link(audit: dict[str, Any]) -> Schema:
+    """The audit schema as a reader sees it that skips all but the link."""
+    return fastavro.parse_schema({**audit, "fields": audit["fields"][-1:]}, {})
 
 
 def frame_id(value: bytes) -> int:
@@ -212,25 +222,56 @@ def encode_outcome(outcome: Outcome, schemas: Schemas) -> tuple[bytes, bytes]:
 def encode_audit(audit: AuditEvent, schemas: Schemas) -> bytes:
     """The framed Avro of an audit event."""
     unlinked = encode_outcome(Outcome(verdict=audit.verdict, audit=audit), schemas)[1]
-    return linked(unlinked, audit.chain, schemas)
+    return linked(unlinked, audit.chain)
 
 
-def linked(unlinked: bytes, link: ChainLink | None, schemas: Schemas) -> bytes:
-    """The whole frame of an audit event: `encode_outcome`'s second, ended by its link."""
-    out = io.BytesIO()
-    out.write(unlinked)
-    record = None if link is None else _link_record(link)
-    fastavro.schemaless_writer(out, schemas.audit_link, record)
-    return out.getvalue()
+def linked(unlinked: bytes, link: ChainLink | None) -> bytes:
+    """The whole frame of an audit event: `encode_outcome`'s second, ended by its link.
+
+    Written by hand, which takes a tenth of the time: the union's branch, then
+    the record's fields in their order (Avro specification, "Binary Encoding").
+    """
+    if link is None:
+        return unlinked + _NO_LINK
+    previous = link.previous
+    return b"".join(
+        (
+            unlinked,
+            _chain_id(link.chain),
+            _long(link.sequence),
+            _long(len(previous)),
+            previous,
+        )
+    )
+
+
+@lru_cache(maxsize=256)
+def _chain_id(chain: str) -> bytes:
+    """The second branch of the link's union, and its first field."""
+    encoded = chain.encode()
+    return _long(1) + _long(len(encoded)) + encoded
+
+
+def _long(number: int) -> bytes:
+    """Avro's int and long: zigzag, seven bits a byte."""
+    left = number << 1 ^ number >> 63
+    out = bytearray()
+    while left > 0x7F:
+        out.append(left & 0x7F | 0x80)
+        left >>= 7
+    out.append(left)
+    return bytes(out)
+
+
+def link(frame: bytes, schemas: Schemas) -> ChainLink | None:
+    """An audit event's link, the rest skipped; raises Rejected when it is no audit event."""
+    found = _read(frame, _writer(frame, schemas), schemas.audit_place)["chain"]
+    return ChainLink(**found) if found else None
 
 
 def body(frame: bytes) -> bytes:
     """The Avro body of a frame: what a chain's hashes are taken of."""
     return frame[_FRAME.size :]
-
-
-def _link_record(link: ChainLink) -> dict[str, Any]:
-    return {"chain": link.chain, "sequence": link.sequence, "previous": link.previous}
 
 
 def _audit_rest(audit: AuditEvent) -> dict[str, Any]:
@@ -263,10 +304,28 @@ def decode_audit(value: bytes, schemas: Schemas) -> AuditEvent:
     """The audit event in a frame; raises Rejected when it is not one."""
     record = _read(value, _writer(value, schemas), schemas.by_name[AUDIT])
     record["verdict"] = _verdict(record["verdict"])
-    record["retention"] = _RETENTIONS.get(record["retention"]) or Retention(record["retention"])
+    retention = _RETENTIONS.get(record["retention"]) or Retention(record["retention"])
+    record["retention"] = retention
     if record["chain"]:
         record["chain"] = ChainLink(**record["chain"])
-    return AuditEvent(**record)
+    try:
+        if retention is Retention.ENCRYPTED:
+            record |= _sealed(record)
+        return AuditEvent(**record)
+    except ValueError:
+        raise Rejected(
+            Reason.BAD_AVRO,
+            "the audit event says that its content is sealed, and it is not",
+            remedy="Upgrade this reader if a later release wrote it; else it is damaged",
+        ) from None
+
+
+def _sealed(record: Mapping[str, Any]) -> dict[str, Ciphertext | None]:
+    """Content and context as sealed; raises ValueError where one is no ciphertext."""
+    return {
+        name: None if record[name] is None else Ciphertext(record[name])
+        for name in ("content", "context")
+    }
 
 
 def read(value: bytes, name: str, schemas: Schemas) -> dict[str, Any]:

@@ -6,7 +6,6 @@ policy change, carries the same id and the first one wins.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -23,14 +22,16 @@ from pipeline.events import (
     Outcome,
     PolicyRef,
     Received,
-    Retention,
     Status,
     Verdict,
 )
 from pipeline.policy import Policy, Rules, decide, more_severe
+from pipeline.retention import Kept, keep
+from pipeline.sealing import NoKeys, Sealer
 from pipeline.taxonomy import name_of
 
 MAX_ID_CHARS = 512
+_NO_KEYS = NoKeys()
 _NOT_SCANNED: Final = "not scanned: "
 _ASKS_FOR: Final = "; the policy asks for "
 
@@ -109,7 +110,9 @@ def decided(
     )
 
 
-def conclude(case: Case, judgements: Sequence[Judgement], stamp: Stamp) -> Outcome:
+def conclude(
+    case: Case, judgements: Sequence[Judgement], stamp: Stamp, sealer: Sealer = _NO_KEYS
+) -> Outcome:
     """The verdict and audit event of a message that guards judged."""
     scores = merge(judgements)
     coverage = least([judgement.coverage for judgement in judgements])
@@ -117,6 +120,7 @@ def conclude(case: Case, judgements: Sequence[Judgement], stamp: Stamp) -> Outco
     return _outcome(
         case,
         stamp,
+        sealer,
         judgements=judgements,
         scores=scores,
         found=found,
@@ -125,13 +129,14 @@ def conclude(case: Case, judgements: Sequence[Judgement], stamp: Stamp) -> Outco
     )
 
 
-def unscanned(case: Case, cause: str, stamp: Stamp) -> Outcome:
+def unscanned(case: Case, cause: str, stamp: Stamp, sealer: Sealer = _NO_KEYS) -> Outcome:
     """The visible outcome of a message that no guard judged: never "scored"."""
     coverage = Coverage(scanned_tokens=0, total_tokens=-1)
     found = decided({}, coverage, Status.UNSCANNED, case.rules)
     return _outcome(
         case,
         stamp,
+        sealer,
         judgements=(),
         scores={},
         found=found,
@@ -152,11 +157,6 @@ def merge(judgements: Sequence[Judgement]) -> dict[str, float]:
 def least(coverages: Sequence[Coverage]) -> Coverage:
     """The coverage of the guard that saw the smallest share of the text."""
     return min(coverages, key=lambda seen: seen.scanned_tokens / max(1, seen.total_tokens))
-
-
-def content_hash(text: str) -> str:
-    """`sha256:` and the hex digest of the text's UTF-8 bytes."""
-    return "sha256:" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _check_text(message: Message, intake: Intake) -> None:
@@ -248,6 +248,7 @@ def cause_of(reason: str) -> str:
 def _outcome(
     case: Case,
     stamp: Stamp,
+    sealer: Sealer,
     *,
     judgements: Sequence[Judgement],
     scores: Mapping[str, float],
@@ -276,22 +277,21 @@ def _outcome(
         emitted_at=stamp.now,
         source=received.position,
     )
-    return Outcome(
-        verdict=verdict, audit=_audit(case, verdict, judgements, stamp), headers=received.headers
-    )
+    kept = keep(message, case.rules.retention, verdict.verdict_id, sealer)
+    audit = _audit(message, kept, verdict, judgements, stamp)
+    return Outcome(verdict=verdict, audit=audit, headers=received.headers)
 
 
 def _audit(
-    case: Case, verdict: Verdict, judgements: Sequence[Judgement], stamp: Stamp
+    message: Message, kept: Kept, verdict: Verdict, judgements: Sequence[Judgement], stamp: Stamp
 ) -> AuditEvent:
-    message, retention = case.received.message, case.rules.retention
-    plain = retention is Retention.PLAIN
     return AuditEvent(
         verdict=verdict,
-        content_hash="" if retention is Retention.NONE else content_hash(message.text),
-        retention=retention,
-        content=message.text.encode() if plain else None,
-        context=message.prompt.encode() if plain and message.prompt else None,
+        content_hash=kept.content_hash,
+        retention=kept.retention,
+        content=kept.content,
+        context=kept.context,
+        key_id=kept.key_id,
         route=message.route,
         language=message.language,
         prompt_id=message.prompt_id,

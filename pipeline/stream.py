@@ -29,8 +29,9 @@ from pipeline.health import Health
 from pipeline.ledger import Ledger, Slot
 from pipeline.moderation import Case, Intake, Stamp
 from pipeline.policy import OnUnavailable, Policy
-from pipeline.ports import Clock, Outgoing, Publisher, SchemaRegistry
+from pipeline.ports import AuditLog, Clock, Outgoing, Publisher, SchemaRegistry
 from pipeline.scoring import Scored
+from pipeline.sealing import NoKeys, Sealer
 
 log = structlog.get_logger(__name__)
 
@@ -147,7 +148,10 @@ def _raw(app: faust.App, topic: str) -> Any:
 
 
 class Flow:
-    """From a taken message to acknowledged outcomes."""
+    """From a taken message to acknowledged outcomes.
+
+    `policy` is asked at each message: the one in force may change meanwhile.
+    """
 
     def __init__(
         self,
@@ -155,14 +159,16 @@ class Flow:
         topics: Topics,
         schemas: codec.Schemas,
         registry: SchemaRegistry | None,
-        policy: Policy,
+        policy: Callable[[], Policy],
         scorer: Scores,
         publisher: Publisher,
+        audit: AuditLog,
         health: Health,
         clock: Clock,
         limits: FlowLimits,
         worker_id: str,
         crash: Callable[[BaseException], None],
+        sealer: Sealer | None = None,
     ) -> None:
         self.topics = topics
         self._schemas = schemas
@@ -170,6 +176,8 @@ class Flow:
         self._policy = policy
         self._scorer = scorer
         self._publisher = publisher
+        self._audit = audit
+        self._sealer = sealer or NoKeys()
         self._health = health
         self._clock = clock
         self._limits = limits
@@ -257,7 +265,7 @@ class Flow:
             received_at=self._clock.now(),
             headers=headers.trace_of(inbound.headers),
         )
-        case = moderation.admit(received, self._policy, self._limits.intake)
+        case = moderation.admit(received, self._policy(), self._limits.intake)
         return Admitted(inbound=inbound, case=case)
 
     def _message(self, inbound: Inbound) -> Message:
@@ -357,7 +365,10 @@ class Flow:
         overdue = [each for each in waiting if _overdue(each.case, waited_s)]
         stamp = self._stamp(attempt)
         await self.publish(
-            [(e.inbound, moderation.unscanned(e.case, cause.message, stamp)) for e in overdue]
+            [
+                (e.inbound, moderation.unscanned(e.case, cause.message, stamp, self._sealer))
+                for e in overdue
+            ]
         )
         return [each for each in waiting if each not in overdue]
 
@@ -366,7 +377,8 @@ class Flow:
     def _conclude(
         self, each: Admitted, judgements: Sequence[Judgement], attempt: int, scored_at: Any
     ) -> Outcome:
-        return moderation.conclude(each.case, judgements, self._stamp(attempt, scored_at))
+        stamp = self._stamp(attempt, scored_at)
+        return moderation.conclude(each.case, judgements, stamp, self._sealer)
 
     def _stamp(self, attempt: int, scored_at: Any = None) -> Stamp:
         return Stamp(
@@ -382,8 +394,14 @@ class Flow:
         """Publish verdicts and audit events; once acknowledged, settle their messages."""
         if not outcomes:
             return
-        records = [record for _, outcome in outcomes for record in self._records(outcome)]
-        await self._deliver(records)
+        records = [self._records(outcome) for _, outcome in outcomes]
+        # Each is tried again by itself: a failure of one must not publish the other twice.
+        await _all(
+            (
+                self._deliver([verdict for verdict, _ in records]),
+                self._audit.write([event for _, event in records]),
+            )
+        )
         for inbound, outcome in outcomes:
             self._count(inbound, outcome)
         self._settle([inbound for inbound, _ in outcomes])
@@ -415,15 +433,11 @@ class Flow:
         metrics.IN_FLIGHT.set(len(self.ledger))
 
     def _records(self, outcome: Outcome) -> tuple[Outgoing, Outgoing]:
-        verdict_frame, audit_frame = codec.encode_outcome(outcome, self._schemas)
+        """The verdict's record, and the audit event's up to its link."""
+        verdict, audit = codec.encode_outcome(outcome, self._schemas)
         return (
-            self._record(outcome, self.topics.verdicts, "moderation.verdict.v1", verdict_frame),
-            self._record(
-                outcome,
-                self.topics.audit,
-                "moderation.audit.v1",
-                codec.linked(audit_frame, None, self._schemas),
-            ),
+            self._record(outcome, self.topics.verdicts, "moderation.verdict.v1", verdict),
+            self._record(outcome, self.topics.audit, "moderation.audit.v1", audit),
         )
 
     def _record(self, outcome: Outcome, topic: str, type: str, value: bytes) -> Outgoing:

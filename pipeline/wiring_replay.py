@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline import audit_log, policy_file, schema_ids, wiring
+from pipeline import audit_log, policy_file, schema_ids, wiring, wiring_policy
 from pipeline import settings as settings_file
 from pipeline.adapters.clock import SystemClock
 from pipeline.adapters.kafka import KafkaPublisher, KafkaReader, Slice
@@ -19,13 +19,13 @@ from pipeline.health import Health
 from pipeline.ranges import Range
 from pipeline.replay import emission, policies
 from pipeline.replay.comparison import Compared
-from pipeline.replay.content import Opener
 from pipeline.replay.depths import Depth, Recorded, Rerun
 from pipeline.replay.folder import Folder
 from pipeline.replay.plan import Plan, Request, Scores, require_same
-from pipeline.replay.policies import Choice, Lookup
+from pipeline.replay.policies import Choice
 from pipeline.replay.run import Emit, Run, State, begun, resumed
 from pipeline.scoring import Guard
+from pipeline.sealing import Opener
 from pipeline.selection import Selection
 from pipeline.selftest import VerifiedScorer
 from pipeline.settings import Settings, TopicSettings
@@ -46,20 +46,15 @@ class Order:
     embedded: bool = True
 
 
-def configured_policies(settings: Settings) -> Lookup:
-    """Finds the policy of the settings by its digest."""
-    policy = wiring.load_policy(settings)
-    return lambda digest: policy if digest == policy.ref.digest else None
-
-
-def choose(given: str, lookup: Lookup) -> Choice:
-    """The policy that decides: `recorded`, a digest, or a file.
+async def choose(settings: Settings, given: str) -> Choice:
+    """The policy that decides: `recorded`, a digest of the policies topic, or a file.
 
     Raises Misconfigured when there is no such policy.
     """
     if given == policies.RECORDED:
-        return policies.OfItsDay(lookup)
+        return policies.OfItsDay(await wiring_policy.lookup(settings))
     if policies.is_digest(given):
+        lookup = await wiring_policy.lookup(settings)
         return policies.OneForAll(policies.by_digest(lookup, given))
     path = Path(given)
     try:

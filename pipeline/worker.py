@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -55,14 +55,19 @@ async def run(
     clock: Clock,
     stop: Stop,
     drain_s: float,
+    beside: Sequence[Coroutine[Any, Any, None]] = (),
 ) -> None:
-    """Run until a signal or an error; raises the error once everything is put down."""
+    """Run until a signal or an error; raises the error once everything is put down.
+
+    `beside` runs as long as the worker; its failure ends it.
+    """
     tasks = [
         asyncio.create_task(_guarded(work, stop))
         for work in (
             flow.conveyor.run(),
             scorer.watch(),
             _beat(app, flow, health, clock, stop),
+            *beside,
         )
     ]
     with _signals(stop):

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline import audit_log, drawing, wiring_replay
+from pipeline import audit_log, drawing, wiring, wiring_replay
 from pipeline.cli import console, progress, replay_tables, session
 from pipeline.cli.exits import Exit
 from pipeline.errors import Misconfigured
@@ -129,7 +129,7 @@ def replay(
     guards = wiring_replay.guards_of(settings, guard or ()) if rerun else []
     if guard and not rerun:
         raise Misconfigured("--guard is for a rerun", remedy="Add --scores rerun")
-    choice = wiring_replay.choose(policy, wiring_replay.configured_policies(settings))
+    choice = session.run(wiring_replay.choose(settings, policy))
     decides = choice.policy.ref if isinstance(choice, OneForAll) else None
     order = Order(
         request=Request(
@@ -151,6 +151,7 @@ def replay(
         span=parse_range(start, end, now=datetime.now(UTC)),
         offsets=[audit_log.parse_offsets(each) for each in offsets or ()],
         guards=guards,
+        opener=wiring.open_keys(settings),
         folder=Folder(out, resume=resume) if out is not None else None,
         embedded=embedded,
     )

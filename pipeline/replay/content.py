@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from collections.abc import Callable
+from typing import Final
 
 from pipeline.audit_log import Entry
-from pipeline.errors import SluiceError
+from pipeline.errors import KeyUnavailable, Unopenable
 from pipeline.events import AuditEvent, Message, Retention, Status
 from pipeline.replay.comparison import LeftOut
-
-
-class Opener(Protocol):
-    """Opens content that was sealed with a tenant's key."""
-
-    def open(self, key_id: str, ciphertext: bytes, *, bound_to: str) -> bytes:
-        """The content; raises a SluiceError when it cannot be opened.
-
-        The error has an attribute `erased` where the key is why: True when it
-        was erased, False when it is not at hand.
-        """
-
+from pipeline.sealing import Opener, content_of, context_of
 
 _NOTHING_KEPT: Final = {
     Retention.NONE: LeftOut.NOT_KEPT,
@@ -36,7 +26,7 @@ def message_of(entry: Entry, opener: Opener | None) -> Message | LeftOut:
     text = text_of(event, opener)
     if isinstance(text, LeftOut):
         return text
-    prompt = _part(event, event.context, "context", opener) if event.context else None
+    prompt = _part(event, event.context, context_of, opener) if event.context else None
     if isinstance(prompt, LeftOut):
         return prompt
     return Message(
@@ -57,12 +47,14 @@ def text_of(event: AuditEvent, opener: Opener | None) -> str | LeftOut:
     """The text that was judged, or why it is not there."""
     if event.content is None:
         return _NOTHING_KEPT.get(event.retention, LeftOut.NOT_KEPT)
-    return _part(event, event.content, "content", opener)
+    return _part(event, event.content, content_of, opener)
 
 
-def _part(event: AuditEvent, kept: bytes, name: str, opener: Opener | None) -> str | LeftOut:
+def _part(
+    event: AuditEvent, kept: bytes, binding: Callable[[str], str], opener: Opener | None
+) -> str | LeftOut:
     if event.retention is Retention.ENCRYPTED:
-        opened = _opened(event, kept, name, opener)
+        opened = _opened(event, kept, binding(event.verdict.verdict_id), opener)
         if isinstance(opened, LeftOut):
             return opened
         kept = opened
@@ -72,14 +64,14 @@ def _part(event: AuditEvent, kept: bytes, name: str, opener: Opener | None) -> s
         return LeftOut.NOT_OPENED
 
 
-def _opened(event: AuditEvent, sealed: bytes, name: str, opener: Opener | None) -> bytes | LeftOut:
+def _opened(
+    event: AuditEvent, sealed: bytes, bound_to: str, opener: Opener | None
+) -> bytes | LeftOut:
     if opener is None:
         return LeftOut.NO_KEYS
     try:
-        bound_to = f"{event.verdict.verdict_id}/{name}"
         return opener.open(event.key_id or "", sealed, bound_to=bound_to)
-    except SluiceError as error:
-        erased = getattr(error, "erased", None)
-        if erased is None:
-            return LeftOut.NOT_OPENED
-        return LeftOut.KEY_ERASED if erased else LeftOut.KEY_MISSING
+    except KeyUnavailable as error:
+        return LeftOut.KEY_ERASED if error.erased else LeftOut.KEY_MISSING
+    except Unopenable:
+        return LeftOut.NOT_OPENED

@@ -11,9 +11,10 @@ from pipeline.errors import Rejected, Retryable, Suspected
 from pipeline.events import Judgement, Message
 from pipeline.replay import redeciding
 from pipeline.replay.comparison import Compared, LeftOut
-from pipeline.replay.content import Opener, message_of
+from pipeline.replay.content import message_of
 from pipeline.replay.policies import Choice
 from pipeline.scoring import Scored
+from pipeline.sealing import Opener
 
 ATTEMPTS: Final = 5
 _FIRST_WAIT_S: Final = 0.5

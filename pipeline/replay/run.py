@@ -10,12 +10,13 @@ from typing import Any, Final
 from pipeline.adapters.kafka import Slice
 from pipeline.audit_log import Entry, Passed
 from pipeline.replay.comparison import Compared, LeftOut
-from pipeline.replay.content import Opener, text_of
+from pipeline.replay.content import text_of
 from pipeline.replay.depths import Depth, Result
 from pipeline.replay.flips import as_bytes, line
 from pipeline.replay.folder import Folder
 from pipeline.replay.plan import Plan, Request, left
 from pipeline.replay.tally import Tally
+from pipeline.sealing import Opener
 from pipeline.selection import Selection
 
 STEP_RECORDS: Final = 512

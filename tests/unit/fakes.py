@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
 from pipeline import codec
+from pipeline.audit_writer import ChainedLog
 from pipeline.conveyor import Limits
 from pipeline.dead_letters import Bound
 from pipeline.errors import DependencyUnavailable, SluiceError
@@ -26,6 +28,7 @@ from pipeline.moderation import Intake
 from pipeline.policy import Policy
 from pipeline.ports import Inference, Outgoing
 from pipeline.scoring import CallLimits, Guard, Scored, Scorer
+from pipeline.sealing import Sealer
 from pipeline.stream import Flow, FlowLimits, Inbound, Topics
 from pipeline.tokenization import Tokenizer
 
@@ -60,7 +63,10 @@ class FakeClock:
 
 @dataclass(slots=True)
 class MemoryPublisher:
-    """Keeps what was published; raises the scripted errors first, one a call."""
+    """Keeps what was published; raises the scripted errors first, one a call.
+
+    As an appender it has one partition a topic.
+    """
 
     failures: list[SluiceError] = field(default_factory=list)
     records: list[Outgoing] = field(default_factory=list)
@@ -72,6 +78,20 @@ class MemoryPublisher:
         if self.failures:
             raise self.failures.pop(0)
         self.records.extend(records)
+
+    async def partitions(self, topic: str, keys: Sequence[bytes | None]) -> list[int]:
+        """The only one, for each key."""
+        return [0] * len(keys)
+
+    async def append(
+        self, topic: str, partition: int, records: Sequence[Outgoing]
+    ) -> tuple[int, asyncio.Future[int]]:
+        """Publish, acknowledged at once."""
+        offset = len(self.to(topic))
+        await self.publish(records)
+        acknowledged = asyncio.get_running_loop().create_future()
+        acknowledged.set_result(offset)
+        return len(records), acknowledged
 
     def to(self, topic: str) -> list[Outgoing]:
         """The records published to one topic."""
@@ -98,6 +118,7 @@ class ScriptedClassifier:
 
     scripts: list[Script] = field(default_factory=lambda: [by_words])
     calls: list[list[list[int]]] = field(default_factory=list)
+    version: str = "7"
 
     async def infer(
         self, guard: str, rows: Sequence[Sequence[int]], *, length: int, pad_id: int
@@ -108,7 +129,7 @@ class ScriptedClassifier:
         answer = script(rows)
         if isinstance(answer, SluiceError):
             raise answer
-        return Inference(logits=answer, version="7", elapsed_s=0.01)
+        return Inference(logits=answer, version=self.version, elapsed_s=0.01)
 
 
 def away(_: Sequence[Sequence[int]]) -> SluiceError:
@@ -317,6 +338,7 @@ class Bench:
     commits: Commits = field(default_factory=Commits)
     crashes: list[BaseException] = field(default_factory=list)
     health: Health = field(default_factory=lambda: Health(["guard"]))
+    sealer: Sealer | None = None
     batch_messages: int = 8
     max_rows: int = 4
 
@@ -326,14 +348,18 @@ class Bench:
             topics=TOPICS,
             schemas=self.schemas,
             registry=self.registry,
-            policy=self.policy,
+            policy=lambda: self.policy,
             scorer=self.scorer(),
             publisher=self.publisher,
+            audit=ChainedLog(
+                TOPICS.audit, appender=self.publisher, schemas=self.schemas, worker_id="w-1"
+            ),
             health=self.health,
             clock=self.clock,
             limits=self._limits(),
             worker_id="w-1",
             crash=self.crashes.append,
+            sealer=self.sealer,
         )
 
     def scorer(self) -> TrustingScorer:

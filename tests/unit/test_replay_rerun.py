@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,8 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import codec
-from pipeline.errors import DependencyUnavailable, Reason, Rejected, SluiceError, Suspected
-from pipeline.events import AuditEvent, Judgement, Kind, Message, Received, Retention
+from pipeline.errors import (
+    DependencyUnavailable,
+    KeyUnavailable,
+    Reason,
+    Rejected,
+    SealBroken,
+    Suspected,
+)
+from pipeline.events import AuditEvent, Ciphertext, Judgement, Kind, Message, Received, Retention
 from pipeline.moderation import Intake, Stamp, admit, conclude
 from pipeline.policy import Policy
 from pipeline.replay import depths
@@ -22,10 +29,14 @@ from pipeline.replay.content import message_of
 from pipeline.replay.depths import Rerun
 from pipeline.replay.policies import OneForAll
 from pipeline.scoring import Guard, Scored
+from pipeline.sealing import content_of, context_of
 from tests.unit import replays
 from tests.unit.fakes import NOON, Bench, FakeClock, ScriptedClassifier, message, position
 
 TEXT = "quokkaberry"
+
+
+HEAD = bytes([Ciphertext.VERSION]) + b"n" * Ciphertext.NONCE_BYTES
 
 
 class _Opener:
@@ -33,26 +44,21 @@ class _Opener:
 
     def open(self, key_id: str, ciphertext: bytes, *, bound_to: str) -> bytes:
         """The content without the mark."""
-        error = SluiceError("no", remedy="")
         if key_id in {"erased", "missing"}:
-            error.erased = key_id == "erased"  # type: ignore[attr-defined]
-            raise error
+            raise KeyUnavailable("no key", remedy="", erased=key_id == "erased")
         if not ciphertext.endswith(bound_to.encode()):
-            raise error
-        return ciphertext.removesuffix(bound_to.encode())
+            raise SealBroken("moved", remedy="")
+        return ciphertext.removeprefix(HEAD).removesuffix(bound_to.encode())
 
 
 def _kept(**changed: Any) -> AuditEvent:
     return replace(replays.event(text=TEXT), **changed)
 
 
-def _sealed(name: str, *, key_id: str = "k-1", part: str = "content") -> AuditEvent:
-    verdict_id = replays.event().verdict.verdict_id
-    return _kept(
-        retention=Retention.ENCRYPTED,
-        key_id=key_id,
-        content=TEXT.encode() + f"{verdict_id}/{part}".encode(),
-    )
+def _sealed(*, key_id: str = "k-1", binding: Callable[[str], str] = content_of) -> AuditEvent:
+    mark = binding(replays.event().verdict.verdict_id)
+    content = Ciphertext(HEAD + TEXT.encode() + mark.encode())
+    return _kept(retention=Retention.ENCRYPTED, key_id=key_id, content=content)
 
 
 @pytest.mark.parametrize(
@@ -63,9 +69,9 @@ def _sealed(name: str, *, key_id: str = "k-1", part: str = "content") -> AuditEv
         (_kept(retention=Retention.HASH, content=None), LeftOut.HASH_ONLY),
         (_kept(retention=Retention.UNKNOWN, content=None), LeftOut.UNKNOWN_WORD),
         (_kept(content=b"\xff"), LeftOut.NOT_OPENED),
-        (_sealed("", key_id="erased"), LeftOut.KEY_ERASED),
-        (_sealed("", key_id="missing"), LeftOut.KEY_MISSING),
-        (_sealed("", part="context"), LeftOut.NOT_OPENED),
+        (_sealed(key_id="erased"), LeftOut.KEY_ERASED),
+        (_sealed(key_id="missing"), LeftOut.KEY_MISSING),
+        (_sealed(binding=context_of), LeftOut.NOT_OPENED),
     ],
 )
 def test_content_that_is_not_there_has_a_reason(event: AuditEvent, reason: LeftOut) -> None:
@@ -75,7 +81,7 @@ def test_content_that_is_not_there_has_a_reason(event: AuditEvent, reason: LeftO
 
 def test_encrypted_content_needs_keys_and_opens_with_them() -> None:
     """Without an opener the reason says that no keys were given."""
-    event = _sealed("")
+    event = _sealed()
     assert message_of(replays.entry(event), None) is LeftOut.NO_KEYS
     found = message_of(replays.entry(event), _Opener())
     assert isinstance(found, Message)

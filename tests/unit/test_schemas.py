@@ -12,6 +12,7 @@ import avro.schema
 import pytest
 from avro.compatibility import ReaderWriterCompatibilityChecker, SchemaCompatibilityType
 
+from pipeline.chain import ChainState
 from pipeline.codec import AUDIT, CHAIN_HEAD, COMPLETION, POLICY, PROMPT, VERDICT
 from pipeline.events import Action, Kind, Retention, Status
 from pipeline.resources import shipped
@@ -65,7 +66,7 @@ def test_every_enum_defaults_to_unknown() -> None:
         assert enum["default"] == enum["symbols"][0] == "UNKNOWN", enum["name"]
 
 
-@pytest.mark.parametrize("python", [Action, Status, Retention])
+@pytest.mark.parametrize("python", [Action, ChainState, Status, Retention])
 def test_enums_have_the_symbols_of_their_python_enums(python: type[StrEnum]) -> None:
     """No symbol exists on one side only, and their order is the same."""
     (enum,) = (enum for enum in _enums() if enum["name"] == python.__name__)
