@@ -5,11 +5,13 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 KEEP ?=
 BENCH ?=
+RUNS ?= 1000000
+SEED ?= 1
 FAULT ?=
 MESSAGES ?=
 STORM_SEED ?=
 
-.PHONY: help demo chaos test test-guards check fmt soak bench guard clean
+.PHONY: help demo chaos test test-guards check fmt soak fuzz bench guard clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -52,6 +54,14 @@ chaos: $(VENV)/.dev ## Run every fault of the catalogue and write tests/chaos/RE
 soak: $(VENV)/.dev ## Run the long crash tests; MESSAGES=1000000 STORM_SEED=7: only the storm, at that size
 	SOAK_MESSAGES=$(MESSAGES) STORM_SEED=$(STORM_SEED) \
 	  $(BIN)/python -m pytest -m soak -s $(if $(MESSAGES),tests/chaos/test_storm.py)
+
+$(VENV)/.fuzz: $(VENV)/.dev pyproject.toml
+	@echo "installing atheris into $(VENV)"
+	$(PIP) -e '.[fuzz]'
+	@touch $@
+
+fuzz: $(VENV)/.fuzz ## Fuzz every target, 1,000,000 inputs in all (RUNS=50000, SEED=2); fails on a finding
+	$(BIN)/python -m tests.fuzz --runs $(RUNS) --seed $(SEED)
 
 # In a venv of its own: it wants an older pydantic. Without it the benchmark leaves it out and says so.
 .sluice/bench/.quix: pyproject.toml

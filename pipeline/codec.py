@@ -26,6 +26,7 @@ from pipeline.events import (
     Action,
     AuditEvent,
     ChainLink,
+    Ciphertext,
     Coverage,
     Flagged,
     GuardRef,
@@ -38,6 +39,7 @@ from pipeline.events import (
     Status,
     Verdict,
 )
+from pipeline.schema_bounds import refuse_endless
 
 MAGIC: Final = 0
 _FRAME: Final = struct.Struct(">bI")
@@ -70,9 +72,14 @@ class Schemas:
     def learn(self, schema_id: int, text: str) -> None:
         """Add a writer schema that a registry returned; raises ValueError."""
         try:
-            self.by_id[schema_id] = fastavro.parse_schema(json.loads(text), named_schemas={})
+            schema = fastavro.parse_schema(json.loads(text), named_schemas={})
         except Exception as error:  # fastavro raises many kinds for a bad schema
             raise ValueError(f"schema {schema_id} is not valid Avro: {error}") from error
+        try:
+            refuse_endless(schema)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"schema {schema_id} cannot be read safely: {error}") from None
+        self.by_id[schema_id] = schema
 
     def use_id(self, name: str, schema_id: int) -> None:
         """Write records of schema `name` under the id a registry gave it."""
@@ -290,14 +297,28 @@ def decode_verdict(value: bytes, schemas: Schemas) -> Verdict:
 def decode_audit(value: bytes, schemas: Schemas) -> AuditEvent:
     """The audit event in a frame; raises Rejected when it is not one."""
     record = _read(value, _writer(value, schemas), schemas.by_name[AUDIT])
-    return AuditEvent(
-        **{
-            **record,
-            "verdict": _verdict(record["verdict"]),
-            "retention": Retention(record["retention"]),
-            "chain": ChainLink(**record["chain"]) if record["chain"] else None,
-        }
-    )
+    known = {
+        "verdict": _verdict(record["verdict"]),
+        "retention": Retention(record["retention"]),
+        "chain": ChainLink(**record["chain"]) if record["chain"] else None,
+    }
+    try:
+        sealed = _sealed(record) if known["retention"] is Retention.ENCRYPTED else {}
+        return AuditEvent(**{**record, **sealed, **known})
+    except ValueError:
+        raise Rejected(
+            Reason.BAD_AVRO,
+            "the audit event says that its content is sealed, and it is not",
+            remedy="Upgrade this reader if a later release wrote it; else it is damaged",
+        ) from None
+
+
+def _sealed(record: Mapping[str, Any]) -> dict[str, Ciphertext | None]:
+    """Content and context as sealed; raises ValueError where one is no ciphertext."""
+    return {
+        name: None if record[name] is None else Ciphertext(record[name])
+        for name in ("content", "context")
+    }
 
 
 def read(value: bytes, name: str, schemas: Schemas) -> dict[str, Any]:

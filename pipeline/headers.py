@@ -8,7 +8,7 @@ letter (`dlq_*`).
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final
 
 from pipeline.events import DeadLetter, Position
@@ -38,6 +38,8 @@ DLQ_FAILED_AT: Final = "dlq_failed_at"
 DLQ_ATTEMPTS: Final = "dlq_attempts"
 RETRY_OF: Final = "sluice_retry_of"
 """On a message sent again: the position of the input that failed first."""
+REPLAY_OF: Final = "sluice_replay_of"
+"""On an audit event that a replay emitted: the position of the one it was made from."""
 _DLQ_PREFIX: Final = "dlq_"
 
 
@@ -121,7 +123,18 @@ def dead_letter(
         headers=without_provenance(headers),
         reason=first(headers, DLQ_REASON) or "",
         detail=first(headers, DLQ_DETAIL) or "",
-        failed_at=datetime.fromisoformat(failed_at),
+        failed_at=_utc(failed_at),
         attempts=attempts(headers),
         kafka_timestamp_ms=int(stamp) if stamp else None,
     )
+
+
+def _utc(text: str) -> datetime:
+    """A moment with its zone, in UTC, so that dead letters can be ordered; else ValueError."""
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError("the time of failure has no zone")
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("the time of failure lies outside the years 1 to 9999") from None

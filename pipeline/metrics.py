@@ -24,6 +24,10 @@ DEGRADED: Final = Counter(
     "sluice_degraded_total", "Verdicts without full coverage.", ["status", "action"]
 )
 DEAD_LETTERS: Final = Counter("sluice_dead_letters_total", "Dead letters published.", ["reason"])
+NOT_SEALED: Final = Counter(
+    "sluice_content_not_sealed_total",
+    "Messages whose content the policy wants encrypted and the audit log holds as a hash only.",
+)
 CLASSIFIER_ERRORS: Final = Counter(
     "sluice_classifier_errors_total", "Guard calls that failed.", ["guard", "reason"]
 )

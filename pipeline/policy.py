@@ -83,6 +83,12 @@ class Policy:
         """True for a tenant with rules of its own, and for no tenant at all."""
         return not tenant or tenant in self.tenants
 
+    def sealing_tenants(self) -> frozenset[str]:
+        """The tenants it names whose content is kept encrypted; "" for the default's."""
+        found = {tenant for tenant, kinds in self.tenants.items() if _seals(kinds)}
+        found |= {tenant for (tenant, _route), kinds in self.routes.items() if _seals(kinds)}
+        return frozenset(found | ({""} if _seals(self.defaults) else set()))
+
     def categories(self) -> frozenset[str]:
         """Every category that some threshold names."""
         return frozenset(
@@ -92,6 +98,10 @@ class Policy:
     def _all(self) -> Iterator[Rules]:
         for by_kind in (self.defaults, *self.tenants.values(), *self.routes.values()):
             yield from by_kind.values()
+
+
+def _seals(by_kind: Mapping[Kind, Rules]) -> bool:
+    return any(rules.retention is Retention.ENCRYPTED for rules in by_kind.values())
 
 
 def decide(scores: Mapping[str, float], rules: Rules) -> Decision:

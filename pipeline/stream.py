@@ -31,6 +31,7 @@ from pipeline.moderation import Case, Intake, Stamp
 from pipeline.policy import OnUnavailable, Policy
 from pipeline.ports import AuditLog, Clock, Outgoing, Publisher, SchemaRegistry
 from pipeline.scoring import Scored
+from pipeline.sealing import NoKeys, Sealer
 
 log = structlog.get_logger(__name__)
 
@@ -167,6 +168,7 @@ class Flow:
         limits: FlowLimits,
         worker_id: str,
         crash: Callable[[BaseException], None],
+        sealer: Sealer | None = None,
     ) -> None:
         self.topics = topics
         self._schemas = schemas
@@ -175,6 +177,7 @@ class Flow:
         self._scorer = scorer
         self._publisher = publisher
         self._audit = audit
+        self._sealer = sealer or NoKeys()
         self._health = health
         self._clock = clock
         self._limits = limits
@@ -362,7 +365,10 @@ class Flow:
         overdue = [each for each in waiting if _overdue(each.case, waited_s)]
         stamp = self._stamp(attempt)
         await self.publish(
-            [(e.inbound, moderation.unscanned(e.case, cause.message, stamp)) for e in overdue]
+            [
+                (e.inbound, moderation.unscanned(e.case, cause.message, stamp, self._sealer))
+                for e in overdue
+            ]
         )
         return [each for each in waiting if each not in overdue]
 
@@ -371,7 +377,8 @@ class Flow:
     def _conclude(
         self, each: Admitted, judgements: Sequence[Judgement], attempt: int, scored_at: Any
     ) -> Outcome:
-        return moderation.conclude(each.case, judgements, self._stamp(attempt, scored_at))
+        stamp = self._stamp(attempt, scored_at)
+        return moderation.conclude(each.case, judgements, stamp, self._sealer)
 
     def _stamp(self, attempt: int, scored_at: Any = None) -> Stamp:
         return Stamp(

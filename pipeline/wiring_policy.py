@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import getpass
 import socket
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 from pipeline import policy_feed, policy_history, schema_ids, wiring
 from pipeline.adapters import kafka_admin
 from pipeline.adapters.kafka import KafkaPublisher
+from pipeline.errors import Misconfigured
+from pipeline.policy import Policy
 from pipeline.policy_history import History, Placed, PolicyRecord
 from pipeline.settings import Settings
 
@@ -27,6 +30,27 @@ async def history(settings: Settings) -> tuple[History, list[tuple[int, str]]]:
             lambda offset, why: refused.append((offset, why)),
         )
     return found, refused
+
+
+async def lookup(settings: Settings) -> Callable[[str], Policy | None]:
+    """Policies by digest: those of the topic, then the configured file's; None for others."""
+    try:
+        found, _ = await history(settings)
+    except Misconfigured:  # there is no such topic yet
+        found = History()
+
+    def by_digest(digest: str) -> Policy | None:
+        return found.policy(digest) or _configured(settings, digest)
+
+    return by_digest
+
+
+def _configured(settings: Settings, digest: str) -> Policy | None:
+    try:
+        policy = wiring.load_policy(settings)
+    except Misconfigured:
+        return None
+    return policy if policy.ref.digest == digest else None
 
 
 async def publish(settings: Settings, *, note: str | None, activate: bool) -> PolicyRecord:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,15 +22,20 @@ from pipeline.conveyor import Limits
 from pipeline.dead_letters import Bound, require_below
 from pipeline.errors import Misconfigured
 from pipeline.health import Health, HealthServer
+from pipeline.key_watch import CHECK as KEYS
+from pipeline.key_watch import KeyWatch
 from pipeline.moderation import Intake
+from pipeline.policy import Policy
 from pipeline.policy_feed import PolicyFeed
+from pipeline.ports import Clock
 from pipeline.scoring import Guard
+from pipeline.sealing import NoKeys, Sealer
 from pipeline.selftest import VerifiedScorer
 from pipeline.settings import Settings
 from pipeline.signing import Signer
 from pipeline.stream import Flow, FlowLimits, Topics, add_agents
 
-_CHECKS = ("guard", "partitions", "policy", checkpoints.CHECK, outputs.CHECK)
+_CHECKS = ("guard", "partitions", "policy", checkpoints.CHECK, outputs.CHECK, KEYS)
 _HEADS_CLOSED_WITHIN_S: Final = 5.0
 
 
@@ -48,6 +53,7 @@ async def run_worker(settings: Settings) -> None:
     await _require_topics(settings)
     await _require_few_dead_letters(settings)
     health, clock, stop = Health(_CHECKS), SystemClock(), worker.Stop()
+    sealer = open_sealer(settings, policy, health, clock)
     server = HealthServer(health, host=settings.worker.http_host, port=settings.worker.http_port)
     with server, TemporaryDirectory(prefix="sluice-") as scratch:
         async with (
@@ -64,7 +70,7 @@ async def run_worker(settings: Settings) -> None:
                 settings.kafka,
                 settings.topics.policies,
                 own=policy,
-                check=lambda one: wiring.check_policy(one, guards),
+                check=_servable(settings, guards),
                 schemas=schemas,
                 health=health,
                 follow=settings.policy.follow,
@@ -84,6 +90,7 @@ async def run_worker(settings: Settings) -> None:
                 limits=flow_limits(settings),
                 worker_id=settings.worker.id,
                 crash=stop.crash,
+                sealer=sealer,
             )
             app = faust_app.create(settings.kafka, data=Path(scratch), health=health)
             app.flow = flow
@@ -141,6 +148,38 @@ async def _chained(
             with suppress(TimeoutError):
                 async with asyncio.timeout(_HEADS_CLOSED_WITHIN_S):
                     await heads.write(audit)
+
+
+def open_sealer(settings: Settings, policy: Policy, health: Health, clock: Clock) -> Sealer:
+    """What seals contents; raises Misconfigured where a policy wants it and no folder is set.
+
+    A tenant without a key is no reason to stop: erasing a tenant's key must
+    not take the worker down. It is told, and the hash alone is kept.
+    """
+    _require_key_folder(settings, policy)
+    keys, wanted = wiring.open_keys(settings), policy.sealing_tenants()
+    watch = KeyWatch(keys or NoKeys(), health, clock)
+    if keys is not None:
+        watch.expect(keys, wanted)
+    return watch
+
+
+def _servable(settings: Settings, guards: list[Guard]) -> Callable[[Policy], None]:
+    """What a policy must pass to be put in force here; it raises Misconfigured."""
+
+    def check(policy: Policy) -> None:
+        wiring.check_policy(policy, guards)
+        _require_key_folder(settings, policy)
+
+    return check
+
+
+def _require_key_folder(settings: Settings, policy: Policy) -> None:
+    if settings.audit.keys_folder is None and policy.sealing_tenants():
+        raise Misconfigured(
+            f"policy {policy.ref.id} keeps content encrypted, and there is no key folder",
+            remedy="Set audit.keys_folder, then `sluice audit keys create`",
+        )
 
 
 def topics(settings: Settings) -> Topics:

@@ -18,10 +18,11 @@ from typing import Any
 
 import orjson
 import stamina
+from aiokafka.admin import AIOKafkaAdminClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from pipeline import codec, headers, wiring
-from pipeline.adapters.kafka import KafkaPublisher, KafkaReader, Record
+from pipeline.adapters.kafka import KafkaPublisher, KafkaReader, Record, security
 from pipeline.adapters.kafka_topics import ROLES, create_topics
 from pipeline.embedded.loopback import free_ports
 from pipeline.embedded.stack import EmbeddedWorker
@@ -242,6 +243,16 @@ async def open_place(
         await place.stop()
     for worker in place.workers:
         assert MARKER not in worker.log.read_text(errors="replace")
+
+
+async def delete_topic(settings: Settings, name: str) -> None:
+    """Delete a topic, as an operator would by mistake."""
+    admin = AIOKafkaAdminClient(**security(settings.kafka))
+    await admin.start()
+    try:
+        await admin.delete_topics([name])
+    finally:
+        await admin.close()
 
 
 def as_variables(given: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:

@@ -28,6 +28,7 @@ from pipeline.moderation import Intake
 from pipeline.policy import Policy
 from pipeline.ports import Inference, Outgoing
 from pipeline.scoring import CallLimits, Guard, Scored, Scorer
+from pipeline.sealing import Sealer
 from pipeline.stream import Flow, FlowLimits, Inbound, Topics
 from pipeline.tokenization import Tokenizer
 
@@ -337,6 +338,7 @@ class Bench:
     commits: Commits = field(default_factory=Commits)
     crashes: list[BaseException] = field(default_factory=list)
     health: Health = field(default_factory=lambda: Health(["guard"]))
+    sealer: Sealer | None = None
     batch_messages: int = 8
     max_rows: int = 4
 
@@ -357,6 +359,7 @@ class Bench:
             limits=self._limits(),
             worker_id="w-1",
             crash=self.crashes.append,
+            sealer=self.sealer,
         )
 
     def scorer(self) -> TrustingScorer:

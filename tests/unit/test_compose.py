@@ -32,6 +32,7 @@ ALERTS = {
     "WorkerNotReady",
     "PublishErrors",
     "PolicyRefused",
+    "ChainHeadsStale",
 }
 # What others measure: Prometheus itself, its Python client, Triton (docs/user_guide/metrics.md).
 FOREIGN_METRICS = {
