@@ -96,7 +96,7 @@ async def two_workers_rolling(scene: Scene) -> AsyncIterator[None]:
     seen=Seen(alert="WorkerNotReady", check="partitions", said=("rebalancing",), down=True),
 )
 async def three_workers_rolling(scene: Scene) -> AsyncIterator[None]:
-    """Three workers, rolled twice, one of them by SIGKILL."""
+    """Three workers, one killed by SIGKILL, then each stopped in order and started again."""
     await scene.workers[1].kill()
     await scene.workers[1].launch()
     await _roll(scene.workers)
