@@ -11,14 +11,13 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 _STEP: Final = 8
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """One window of one request, by their indexes."""
+class Row(NamedTuple):
+    """One window of one request, by their indexes; a tuple, because it is a key so often."""
 
     request: int
     window: int

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -34,13 +34,15 @@ Item = TypeVar("Item", bound=Sized)
 class Limits:
     """Bounds of the conveyor; `linger_s` lets a burst gather before it leaves.
 
-    Items of `large_bytes` and more ride apart, in `large_in_flight` batches at most.
+    The buffer takes one item more than `buffer_bytes` allow. Items of `large_bytes`
+    and more ride apart, in `large_in_flight` batches at most.
     """
 
     batch_messages: int
     batch_bytes: int
     batches_in_flight: int
     buffer_messages: int
+    buffer_bytes: int
     linger_s: float
     large_bytes: int | None = None
     large_in_flight: int = 2
@@ -77,6 +79,7 @@ class Conveyor(Generic[Item]):
         self._crash = crash
         self._small: _Lane[Item] = _Lane(limits.batches_in_flight)
         self._large: _Lane[Item] = _Lane(limits.large_in_flight)
+        self._buffered_bytes = 0
         self._running: set[asyncio.Task[None]] = set()
         self._space = asyncio.Event()
         self._draining = False
@@ -86,17 +89,29 @@ class Conveyor(Generic[Item]):
         """True between `drain` and `resume`: nothing is taken."""
         return self._draining
 
-    async def admit(self, item: Item) -> None:
-        """Take an item, waiting while the buffer is full; while draining, abandon it."""
-        while self._waiting >= self._limits.buffer_messages and not self._draining:
-            self._space.clear()
-            await self._space.wait()
-        if self._draining:
-            self._abandon(item)
-            return
-        lane = self._lane_of(item)
-        lane.buffer.append(item)
-        lane.work.set()
+    async def admit(self, items: Iterable[Item]) -> None:
+        """Take items, waiting while the buffer is full; while draining, abandon them."""
+        for item in items:
+            while self._full() and not self._draining:
+                self._space.clear()
+                await self._space.wait()
+            if self._draining:
+                self._abandon(item)
+                continue
+            lane = self._lane_of(item)
+            lane.buffer.append(item)
+            self._buffered_bytes += item.size_bytes
+            lane.work.set()
+
+    def _lane_of(self, item: Item) -> _Lane[Item]:
+        large_bytes = self._limits.large_bytes
+        large = large_bytes is not None and item.size_bytes >= large_bytes
+        return self._large if large else self._small
+
+    def _full(self) -> bool:
+        limits = self._limits
+        waiting = len(self._small.buffer) + len(self._large.buffer)
+        return waiting >= limits.buffer_messages or self._buffered_bytes >= limits.buffer_bytes
 
     async def run(self) -> None:
         """Start batches until cancelled."""
@@ -117,6 +132,7 @@ class Conveyor(Generic[Item]):
             while lane.buffer:
                 self._abandon(lane.buffer.popleft())
             lane.work.clear()
+        self._buffered_bytes = 0
         self._space.set()
         if self._running:
             _, late = await asyncio.wait(self._running, timeout=timeout_s)
@@ -128,23 +144,16 @@ class Conveyor(Generic[Item]):
         """Take items again."""
         self._draining = False
 
-    @property
-    def _waiting(self) -> int:
-        return len(self._small.buffer) + len(self._large.buffer)
-
-    def _lane_of(self, item: Item) -> _Lane[Item]:
-        large_bytes = self._limits.large_bytes
-        large = large_bytes is not None and item.size_bytes >= large_bytes
-        return self._large if large else self._small
-
     def _next_batch(self, lane: _Lane[Item]) -> list[Item]:
         batch: list[Item] = []
         size_bytes = 0
         while lane.buffer and len(batch) < self._limits.batch_messages:
-            size_bytes += lane.buffer[0].size_bytes
-            if batch and size_bytes > self._limits.batch_bytes:
+            next_bytes = lane.buffer[0].size_bytes
+            if batch and size_bytes + next_bytes > self._limits.batch_bytes:
                 break
+            size_bytes += next_bytes
             batch.append(lane.buffer.popleft())
+        self._buffered_bytes -= size_bytes
         self._space.set()
         if not lane.buffer:
             lane.work.clear()

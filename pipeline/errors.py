@@ -7,6 +7,9 @@
     │       └── Unanswered          no verdict came in time
     ├── Rejected                this one message can never be judged: dead letter
     ├── DeadLettered            a client's message became one; what the worker said
+    ├── Unopenable              an audit event's sealed content cannot be read
+    │   ├── KeyUnavailable          its key was erased, or is not in this key folder
+    │   └── SealBroken              it was changed, or belongs to another event
     └── Misconfigured           a person must change something: stop, say what
         └── DeadLetterLimit     too many dead letters: stop before the topic drains
 
@@ -92,3 +95,19 @@ class DeadLettered(SluiceError):
         super().__init__(f"the message is a dead letter ({reason}): {detail}", remedy="")
         self.reason = reason
         self.detail = detail
+
+
+class Unopenable(SluiceError):
+    """Sealed content cannot be read; the verdict and the chain are not touched by that."""
+
+
+class KeyUnavailable(Unopenable):
+    """The key is not to be had: erased for good (`erased`), or not in this key folder."""
+
+    def __init__(self, message: str, *, remedy: str, erased: bool) -> None:
+        super().__init__(message, remedy=remedy)
+        self.erased = erased
+
+
+class SealBroken(Unopenable):
+    """A ciphertext was changed, moved from another event, or sealed with another key."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Final
+from typing import Final, Self
 
 UNSAFE: Final = "unsafe"
 """The label of the overall hazard score, beside the per-category ones."""
@@ -60,6 +60,26 @@ class Retention(StrEnum):
     HASH = "hash"
     PLAIN = "plain"
     ENCRYPTED = "encrypted"
+
+
+class Ciphertext(bytes):
+    """Sealed content: a format version, a nonce and what AES-GCM made of a text.
+
+    A type of its own, so that no plain text can stand where a sealed one is
+    promised. Only sealing and decoding make one; raises ValueError for bytes
+    that cannot be one.
+    """
+
+    __slots__ = ()
+    VERSION: Final = 1
+    NONCE_BYTES: Final = 12
+    TAG_BYTES: Final = 16
+
+    def __new__(cls, value: bytes) -> Self:
+        """Bytes of the known format and at least as long as an empty text's seal."""
+        if len(value) < 1 + cls.NONCE_BYTES + cls.TAG_BYTES or value[0] != cls.VERSION:
+            raise ValueError("these bytes are no sealed content of a known format")
+        return super().__new__(cls, value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,8 +202,25 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ChainLink:
+    """An audit event's place in its writer's hash chain.
+
+    `previous` is the SHA-256 of the Avro body of the event before it; empty
+    for sequence 0.
+    """
+
+    chain: str
+    sequence: int
+    previous: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AuditEvent:
-    """A verdict and everything needed to prove it and to replay it."""
+    """A verdict and everything needed to prove it and to replay it.
+
+    Under retention `encrypted` it holds a key's id and sealed content, or it
+    cannot be made: plain text under that word raises ValueError.
+    """
 
     verdict: Verdict
     content_hash: str
@@ -201,6 +238,18 @@ class AuditEvent:
     inference_s: float
     worker_id: str
     attempt: int
+    key_id: str | None = None
+    chain: ChainLink | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse plain text that claims to be encrypted."""
+        if self.retention is not Retention.ENCRYPTED:
+            return
+        sealed = isinstance(self.content, Ciphertext) and isinstance(
+            self.context, Ciphertext | None
+        )
+        if not sealed or not self.key_id:
+            raise ValueError("retention 'encrypted' takes a key id and sealed content only")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,8 @@ letter (`dlq_*`).
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final
 
 from pipeline.events import DeadLetter, Position
@@ -38,6 +39,8 @@ DLQ_FAILED_AT: Final = "dlq_failed_at"
 DLQ_ATTEMPTS: Final = "dlq_attempts"
 RETRY_OF: Final = "sluice_retry_of"
 """On a message sent again: the position of the input that failed first."""
+REPLAY_OF: Final = "sluice_replay_of"
+"""On an audit event that a replay emitted: the position of the one it was made from."""
 _DLQ_PREFIX: Final = "dlq_"
 
 
@@ -50,8 +53,16 @@ def first(headers: Iterable[tuple[str, bytes]], name: str) -> str | None:
     return None
 
 
+def is_json(headers: Iterable[tuple[str, bytes]]) -> bool:
+    """Whether the content type says JSON, whatever its parameters."""
+    content_type = first(headers, CONTENT_TYPE) or ""
+    return content_type.partition(";")[0].strip().lower() == JSON
+
+
 def trace_of(headers: Iterable[tuple[str, bytes]]) -> Headers:
     """The trace context among `headers`, untouched; a header without a value is none."""
+    if not headers:
+        return ()
     return tuple(
         (key, value)
         for key, value in headers
@@ -61,15 +72,20 @@ def trace_of(headers: Iterable[tuple[str, bytes]]) -> Headers:
 
 def event(*, id: str, type: str, source: str, time: datetime, trace: Headers = ()) -> Headers:
     """CloudEvents headers of an Avro event we emit, with the trace it belongs to."""
-    return (
-        (CE_ID, id.encode()),
-        (CE_TYPE, type.encode()),
-        (CE_SOURCE, source.encode()),
-        (CE_TIME, time.isoformat().encode()),
-        (CE_SPECVERSION, b"1.0"),
-        (CONTENT_TYPE, AVRO.encode()),
-        *trace,
-    )
+    return ((CE_ID, id.encode()), *_who(type, source), (CE_TIME, _written(time)), *_WHAT, *trace)
+
+
+_WHAT: Final = ((CE_SPECVERSION, b"1.0"), (CONTENT_TYPE, AVRO.encode()))
+
+
+@lru_cache(maxsize=64)
+def _who(type: str, source: str) -> Headers:
+    return ((CE_TYPE, type.encode()), (CE_SOURCE, source.encode()))
+
+
+@lru_cache(maxsize=256)
+def _written(time: datetime) -> bytes:
+    return time.isoformat().encode()
 
 
 def attempts(headers: Iterable[tuple[str, bytes]]) -> int:
@@ -121,7 +137,18 @@ def dead_letter(
         headers=without_provenance(headers),
         reason=first(headers, DLQ_REASON) or "",
         detail=first(headers, DLQ_DETAIL) or "",
-        failed_at=datetime.fromisoformat(failed_at),
+        failed_at=_utc(failed_at),
         attempts=attempts(headers),
         kafka_timestamp_ms=int(stamp) if stamp else None,
     )
+
+
+def _utc(text: str) -> datetime:
+    """A moment with its zone, in UTC, so that dead letters can be ordered; else ValueError."""
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError("the time of failure has no zone")
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("the time of failure lies outside the years 1 to 9999") from None

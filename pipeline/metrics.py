@@ -24,11 +24,16 @@ DEGRADED: Final = Counter(
     "sluice_degraded_total", "Verdicts without full coverage.", ["status", "action"]
 )
 DEAD_LETTERS: Final = Counter("sluice_dead_letters_total", "Dead letters published.", ["reason"])
+NOT_SEALED: Final = Counter(
+    "sluice_content_not_sealed_total",
+    "Messages whose content the policy wants encrypted and the audit log holds as a hash only.",
+)
 CLASSIFIER_ERRORS: Final = Counter(
     "sluice_classifier_errors_total", "Guard calls that failed.", ["guard", "reason"]
 )
 PUBLISH_ERRORS: Final = Counter(
-    "sluice_publish_errors_total", "Publishing attempts the broker did not acknowledge."
+    "sluice_publish_errors_total",
+    "Publishing attempts the broker did not acknowledge, or not within five seconds.",
 )
 END_TO_END_SECONDS: Final = Histogram(
     "sluice_end_to_end_seconds",
@@ -71,6 +76,26 @@ GUARD_HEALTH: Final = Gauge(
     "Lowest log(P(safe) + P(unsafe)) in the last call of a guard that answers in words.",
     ["guard"],
 )
+AUDIT_EVENTS: Final = Counter(
+    "sluice_audit_events_total", "Audit events acknowledged in their hash chain."
+)
+AUDIT_CHAINS: Final = Gauge("sluice_audit_chains", "Audit chains that more may be added to.")
+AUDIT_CHAIN_BREAKS: Final = Counter(
+    "sluice_audit_chain_breaks_total",
+    "Chains broken off because publishing failed; their events were written again in another.",
+)
+CHAIN_HEAD_AGE_SECONDS: Final = Gauge(
+    "sluice_chain_head_age_seconds", "How long a chain's progress has waited to be written down."
+)
+CHAIN_HEAD_ERRORS: Final = Counter(
+    "sluice_chain_head_errors_total", "Attempts to write chain heads that failed."
+)
 READY: Final = Gauge("sluice_ready", "1 when a readiness check passes.", ["check"])
 POLICY: Final = Info("sluice_policy", "The policy in force.")
+POLICY_SWITCHES: Final = Counter(
+    "sluice_policy_switches_total", "Times another policy came into force while running."
+)
+POLICY_REFUSED: Final = Counter(
+    "sluice_policy_refused_total", "Records of the policies topic that could not be used."
+)
 GUARD: Final = Gauge("sluice_guard_info", "Guards in use; always 1.", ["name", "version", "digest"])

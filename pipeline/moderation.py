@@ -6,29 +6,34 @@ policy change, carries the same id and the first one wins.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Final, NamedTuple
 
 from pipeline.errors import Reason, Rejected
 from pipeline.events import (
     Action,
     AuditEvent,
     Coverage,
+    Flagged,
     Judgement,
     Message,
     Outcome,
     PolicyRef,
     Received,
-    Retention,
     Status,
     Verdict,
 )
-from pipeline.policy import Decision, Policy, Rules, decide, more_severe
+from pipeline.policy import Policy, Rules, decide, more_severe
+from pipeline.retention import Kept, keep
+from pipeline.sealing import NoKeys, Sealer
 from pipeline.taxonomy import name_of
 
 MAX_ID_CHARS = 512
+_NO_KEYS = NoKeys()
+_NOT_SCANNED: Final = "not scanned: "
+_ASKS_FOR: Final = "; the policy asks for "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +65,15 @@ class Stamp:
     scored_at: datetime | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decided:
+    """What a policy makes of scores: the part of a verdict that replay decides again."""
+
+    action: Action
+    status: Status
+    flagged: tuple[Flagged, ...]
+
+
 def admit(received: Received, policy: Policy, intake: Intake) -> Case:
     """The case to judge; raises Rejected when the message cannot be judged."""
     message = received.message
@@ -75,48 +89,66 @@ def admit(received: Received, policy: Policy, intake: Intake) -> Case:
     )
 
 
-def conclude(case: Case, judgements: Sequence[Judgement], stamp: Stamp) -> Outcome:
-    """The verdict and audit event of a message that guards judged.
+def decided(
+    scores: Mapping[str, float], coverage: Coverage, status: Status, rules: Rules
+) -> Decided:
+    """What the rules make of a message; the worker and replay decide by this alone.
 
+    Where no guard ran (`unscanned`), the policy's unscanned action counts.
     Where the guards did not see all of the text, the status is `degraded`
     and the policy's partial action is the mildest that can result.
     """
-    scores = merge(judgements)
-    decision = decide(scores, case.rules)
-    coverage = least([judgement.coverage for judgement in judgements])
-    action, status = decision.action, Status.SCORED
-    if not coverage.complete:
-        action, status = more_severe(action, case.rules.partial_action), Status.DEGRADED
-    return _outcome(
-        case,
-        stamp,
-        judgements=judgements,
-        scores=scores,
-        decision=decision,
-        action=action,
-        status=status,
-        coverage=coverage,
-        reason=_explain(case, decision, coverage),
+    if status is Status.UNSCANNED:
+        return Decided(action=rules.unscanned_action, status=Status.UNSCANNED, flagged=())
+    decision = decide(scores, rules)
+    if coverage.complete:
+        return Decided(action=decision.action, status=Status.SCORED, flagged=decision.flagged)
+    return Decided(
+        action=more_severe(decision.action, rules.partial_action),
+        status=Status.DEGRADED,
+        flagged=decision.flagged,
     )
 
 
-def unscanned(case: Case, cause: str, stamp: Stamp) -> Outcome:
-    """The visible outcome of a message that no guard judged: never "scored"."""
+def conclude(
+    case: Case, judgements: Sequence[Judgement], stamp: Stamp, sealer: Sealer = _NO_KEYS
+) -> Outcome:
+    """The verdict and audit event of a message that guards judged."""
+    scores = merge(judgements)
+    coverage = least([judgement.coverage for judgement in judgements])
+    found = decided(scores, coverage, Status.SCORED, case.rules)
     return _outcome(
         case,
         stamp,
+        sealer,
+        judgements=judgements,
+        scores=scores,
+        found=found,
+        coverage=coverage,
+        reason=explain(found.flagged, coverage, tenant_known=case.tenant_known),
+    )
+
+
+def unscanned(case: Case, cause: str, stamp: Stamp, sealer: Sealer = _NO_KEYS) -> Outcome:
+    """The visible outcome of a message that no guard judged: never "scored"."""
+    coverage = Coverage(scanned_tokens=0, total_tokens=-1)
+    found = decided({}, coverage, Status.UNSCANNED, case.rules)
+    return _outcome(
+        case,
+        stamp,
+        sealer,
         judgements=(),
         scores={},
-        decision=Decision(action=case.rules.unscanned_action, flagged=()),
-        action=case.rules.unscanned_action,
-        status=Status.UNSCANNED,
-        coverage=Coverage(scanned_tokens=0, total_tokens=-1),
-        reason=f"not scanned: {cause}; the policy asks for {case.rules.unscanned_action.value}",
+        found=found,
+        coverage=coverage,
+        reason=unscanned_reason(cause, found.action),
     )
 
 
 def merge(judgements: Sequence[Judgement]) -> dict[str, float]:
     """The highest score of each category over all guards."""
+    if len(judgements) == 1:
+        return dict(judgements[0].scores)
     scores: dict[str, float] = {}
     for judgement in judgements:
         for category, score in judgement.scores.items():
@@ -126,12 +158,9 @@ def merge(judgements: Sequence[Judgement]) -> dict[str, float]:
 
 def least(coverages: Sequence[Coverage]) -> Coverage:
     """The coverage of the guard that saw the smallest share of the text."""
+    if len(coverages) == 1:
+        return coverages[0]
     return min(coverages, key=lambda seen: seen.scanned_tokens / max(1, seen.total_tokens))
-
-
-def content_hash(text: str) -> str:
-    """`sha256:` and the hex digest of the text's UTF-8 bytes."""
-    return "sha256:" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _check_text(message: Message, intake: Intake) -> None:
@@ -163,21 +192,23 @@ def _check_ids(message: Message) -> None:
         raise Rejected(
             Reason.MISSING_FIELD, "the field 'message_id' is empty", remedy="Set 'message_id'"
         )
-    named = {
-        "message_id": message.message_id,
-        "conversation_id": message.conversation_id,
-        "tenant": message.tenant,
-        "route": message.route,
-        "prompt_id": message.prompt_id,
-    }
-    for name, value in named.items():
-        if value is not None and len(value) > MAX_ID_CHARS:
+    named = (
+        ("message_id", message.message_id),
+        ("conversation_id", message.conversation_id),
+        ("tenant", message.tenant),
+        ("route", message.route),
+        ("prompt_id", message.prompt_id),
+    )
+    for name, value in named:
+        if not value:
+            continue
+        if len(value) > MAX_ID_CHARS:
             raise Rejected(
                 Reason.OVERSIZE,
                 f"the field {name!r} has {len(value):,} characters, the limit is {MAX_ID_CHARS}",
                 remedy=f"Shorten {name!r}",
             )
-        _utf8_size(value or "")
+        _utf8_size(value)
 
 
 def _check_sent_at(message: Message, now: datetime, intake: Intake) -> None:
@@ -192,10 +223,11 @@ def _check_sent_at(message: Message, now: datetime, intake: Intake) -> None:
         )
 
 
-def _explain(case: Case, decision: Decision, coverage: Coverage) -> str:
+def explain(flagged: Sequence[Flagged], coverage: Coverage, *, tenant_known: bool) -> str:
+    """The reason of a verdict on a message that guards judged."""
     parts = []
-    if decision.flagged:
-        top = decision.flagged[0]
+    if flagged:
+        top = flagged[0]
         parts.append(
             f"{top.category} {name_of(top.category)}: {top.score:.3f} >= {top.threshold:g}"
             f" asks for {top.action.value} ({top.origin})"
@@ -204,20 +236,29 @@ def _explain(case: Case, decision: Decision, coverage: Coverage) -> str:
         parts.append("no threshold crossed")
     if not coverage.complete:
         parts.append(f"{coverage.scanned_tokens:,} of {coverage.total_tokens:,} tokens scanned")
-    if not case.tenant_known:
+    if not tenant_known:
         parts.append("the policy does not know the tenant: judged under the default")
     return "; ".join(parts)
+
+
+def unscanned_reason(cause: str, action: Action) -> str:
+    """The reason of a verdict on a message that no guard judged."""
+    return f"{_NOT_SCANNED}{cause}{_ASKS_FOR}{action.value}"
+
+
+def cause_of(reason: str) -> str:
+    """The cause within `unscanned_reason`'s text."""
+    return reason.removeprefix(_NOT_SCANNED).rpartition(_ASKS_FOR)[0]
 
 
 def _outcome(
     case: Case,
     stamp: Stamp,
+    sealer: Sealer,
     *,
     judgements: Sequence[Judgement],
     scores: Mapping[str, float],
-    decision: Decision,
-    action: Action,
-    status: Status,
+    found: Decided,
     coverage: Coverage,
     reason: str,
 ) -> Outcome:
@@ -228,12 +269,12 @@ def _outcome(
         conversation_id=message.conversation_id,
         tenant=message.tenant,
         kind=message.kind,
-        action=action,
-        status=status,
+        action=found.action,
+        status=found.status,
         reason=reason,
         taxonomy=case.taxonomy,
         scores=scores,
-        flagged=decision.flagged,
+        flagged=found.flagged,
         coverage=coverage,
         guards=tuple(judgement.guard for judgement in judgements),
         policy=case.policy,
@@ -242,31 +283,51 @@ def _outcome(
         emitted_at=stamp.now,
         source=received.position,
     )
-    return Outcome(
-        verdict=verdict, audit=_audit(case, verdict, judgements, stamp), headers=received.headers
-    )
+    kept = keep(message, case.rules.retention, verdict.verdict_id, sealer)
+    audit = _audit(message, kept, verdict, judgements, stamp)
+    return Outcome(verdict=verdict, audit=audit, headers=received.headers)
 
 
 def _audit(
-    case: Case, verdict: Verdict, judgements: Sequence[Judgement], stamp: Stamp
+    message: Message, kept: Kept, verdict: Verdict, judgements: Sequence[Judgement], stamp: Stamp
 ) -> AuditEvent:
-    message, retention = case.received.message, case.rules.retention
-    plain = retention is Retention.PLAIN
+    effort: Judgement | _Effort = judgements[0] if len(judgements) == 1 else _effort(judgements)
     return AuditEvent(
         verdict=verdict,
-        content_hash="" if retention is Retention.NONE else content_hash(message.text),
-        retention=retention,
-        content=message.text.encode() if plain else None,
-        context=message.prompt.encode() if plain and message.prompt else None,
+        content_hash=kept.content_hash,
+        retention=kept.retention,
+        content=kept.content,
+        context=kept.context,
+        key_id=kept.key_id,
         route=message.route,
         language=message.language,
         prompt_id=message.prompt_id,
         sent_at=message.sent_at,
+        template_digest=effort.template_digest,
+        windows=effort.windows,
+        batch_rows=effort.batch_rows,
+        queued_s=effort.queued_s,
+        inference_s=effort.inference_s,
+        worker_id=stamp.worker_id,
+        attempt=stamp.attempt,
+    )
+
+
+class _Effort(NamedTuple):
+    """What several guards' judgements took together."""
+
+    template_digest: str
+    windows: int
+    batch_rows: int
+    queued_s: float
+    inference_s: float
+
+
+def _effort(judgements: Sequence[Judgement]) -> _Effort:
+    return _Effort(
         template_digest=",".join(judgement.template_digest for judgement in judgements),
         windows=sum(judgement.windows for judgement in judgements),
         batch_rows=max((judgement.batch_rows for judgement in judgements), default=0),
         queued_s=max((judgement.queued_s for judgement in judgements), default=0.0),
         inference_s=max((judgement.inference_s for judgement in judgements), default=0.0),
-        worker_id=stamp.worker_id,
-        attempt=stamp.attempt,
     )

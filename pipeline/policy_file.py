@@ -47,14 +47,9 @@ class Steps(_Strict):
 Categories = Mapping[str, Steps]
 
 
-class Layer(_Strict):
-    """What a tenant or a route may set; a missing key inherits."""
+class _Sides(_Strict):
+    """Thresholds for prompts and for completions, of categories that exist."""
 
-    on_unavailable: Literal["hold", "degrade"] | None = None
-    degrade_after_s: Annotated[float, Field(gt=0, le=3600)] | None = None
-    unscanned_action: Literal["flag", "review", "block"] | None = None
-    partial_action: Literal["allow", "flag", "review", "block"] | None = None
-    retention: Literal["none", "hash", "plain"] | None = None
     prompt: Categories = Field(default_factory=dict)
     completion: Categories = Field(default_factory=dict)
 
@@ -66,6 +61,20 @@ class Layer(_Strict):
             known = ", ".join(CATEGORIES)
             raise ValueError(f"unknown category {unknown[0]!r}; the taxonomy has {known}")
         return categories
+
+
+class Floor(_Sides):
+    """What the organisation asks of everybody; no layer can weaken it."""
+
+
+class Layer(_Sides):
+    """What a tenant or a route may set; a missing key inherits."""
+
+    on_unavailable: Literal["hold", "degrade"] | None = None
+    degrade_after_s: Annotated[float, Field(gt=0, le=3600)] | None = None
+    unscanned_action: Literal["flag", "review", "block"] | None = None
+    partial_action: Literal["allow", "flag", "review", "block"] | None = None
+    retention: Literal["none", "hash", "plain", "encrypted"] | None = None
 
 
 class Tenant(Layer):
@@ -81,14 +90,7 @@ class Default(Layer):
     degrade_after_s: Annotated[float, Field(gt=0, le=3600)] = 30.0
     unscanned_action: Literal["flag", "review", "block"] = "review"
     partial_action: Literal["allow", "flag", "review", "block"] = "flag"
-    retention: Literal["none", "hash", "plain"] = "hash"
-
-
-class Floor(_Strict):
-    """What the organisation asks of everybody; no layer can weaken it."""
-
-    prompt: Categories = Field(default_factory=dict)
-    completion: Categories = Field(default_factory=dict)
+    retention: Literal["none", "hash", "plain", "encrypted"] = "hash"
 
 
 Layers = list[tuple[str, Layer]]
@@ -110,11 +112,14 @@ class Document(_Strict):
 def parse(text: str, *, name: str) -> Policy:
     """The policy in `text`; raises Misconfigured naming file, key and remedy."""
     try:
-        document = Document.model_validate(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
+        found = tomllib.loads(text)
+    # Also a number of thousands of digits, and brackets in brackets without end.
+    except (ValueError, RecursionError) as error:
         raise Misconfigured(
             f"policy {name} is not TOML: {error}", remedy="Correct that line"
         ) from error
+    try:
+        document = Document.model_validate(found)
     except ValidationError as error:
         raise Misconfigured(
             f"policy {name}: {_first_problem(error)}",

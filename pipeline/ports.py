@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -53,6 +53,34 @@ class Publisher(Protocol):
 
         Raises Retryable when they may not have; Misconfigured when they
         never will.
+        """
+
+
+class AuditLog(Protocol):
+    """Where audit events end: in their writer's hash chains."""
+
+    async def write(self, events: Sequence[Outgoing]) -> None:
+        """Return once every event, given up to its link, is acknowledged in a chain.
+
+        It tries again by itself; raises Misconfigured when that is of no use.
+        """
+
+
+class Appender(Protocol):
+    """The slice of a broker that a chain needs: what lies where, in which order."""
+
+    async def partitions(self, topic: str, keys: Sequence[bytes | None]) -> list[int]:
+        """The partition that each key belongs to; raises Retryable."""
+
+    async def append(
+        self, topic: str, partition: int, records: Sequence[Outgoing]
+    ) -> tuple[int, Awaitable[int]]:
+        """Queue the first records as one batch; how many, and their first offset when acknowledged.
+
+        Batches of a partition are acknowledged in the order of these calls.
+        The offset is negative where the broker cannot tell it. Both raise
+        what `Publisher.publish` raises; when the call itself raises, or is
+        cancelled, nothing was queued.
         """
 
 

@@ -23,6 +23,8 @@ RULES: Final[Mapping[str, str]] = {
     "completion.v1.avsc": BACKWARD,
     "verdict.v1.avsc": FULL,
     "audit.v1.avsc": FULL,
+    "policy.v1.avsc": FULL,
+    "chain-head.v1.avsc": FULL,
 }
 """How each schema may change from the one released before it."""
 

@@ -16,6 +16,8 @@ def subjects(topics: TopicSettings) -> dict[str, str]:
         codec.COMPLETION: topics.completions,
         codec.VERDICT: topics.verdicts,
         codec.AUDIT: topics.audit,
+        codec.POLICY: topics.policies,
+        codec.CHAIN_HEAD: topics.chain_heads,
     }
     return {schema: f"{topic}-value" for schema, topic in named.items()}
 

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from types import MappingProxyType
 
 import numpy as np
@@ -95,6 +96,8 @@ class Scorer:
     async def score(self, messages: Sequence[Message]) -> list[Scored]:
         """One `Scored` per message, in order; raises nothing but Misconfigured."""
         parts = await asyncio.gather(*(self._score_with(guard, messages) for guard in self._guards))
+        if len(parts) == 1:
+            return parts[0]
         return [_join([part[index] for part in parts]) for index in range(len(messages))]
 
     async def score_by(self, guard: Guard, messages: Sequence[Message]) -> list[Scored]:
@@ -259,9 +262,9 @@ def _judge(request: int, text: Windowed, answers: _Answers, began_s: float) -> S
 
 def _judgement(text: Windowed, good: Sequence[_Answer], began_s: float) -> Judgement:
     card = good[0].card
-    highest = np.max(np.stack([answer.scores for answer in good]), axis=0)
+    highest = good[0].scores if len(good) == 1 else _highest(good)
     return Judgement(
-        guard=GuardRef(name=card.name, version=good[0].version, digest=card.digest),
+        guard=_ref(card.name, good[0].version, card.digest),
         scores=_by_label(card.labels, highest),
         coverage=text.coverage,
         template_digest=card.template_digest,
@@ -270,6 +273,16 @@ def _judgement(text: Windowed, good: Sequence[_Answer], began_s: float) -> Judge
         queued_s=min(answer.started_s for answer in good) - began_s,
         inference_s=max(answer.elapsed_s for answer in good),
     )
+
+
+def _highest(answers: Sequence[_Answer]) -> NDArray[np.float32]:
+    """The highest score of each label over a text's windows."""
+    return np.asarray(np.max(np.stack([answer.scores for answer in answers]), axis=0))
+
+
+@lru_cache(maxsize=64)
+def _ref(name: str, version: str, digest: str) -> GuardRef:
+    return GuardRef(name=name, version=version, digest=digest)
 
 
 def _by_label(labels: Sequence[str], scores: NDArray[np.float32]) -> Mapping[str, float]:

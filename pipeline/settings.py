@@ -81,13 +81,15 @@ class KafkaSettings(_Section):
 
 
 class TopicSettings(_Section):
-    """The five topics, and how `sluice topics create` makes them."""
+    """The seven topics, and how `sluice topics create` makes them."""
 
     prompts: Name = "moderation.prompts.v1"
     completions: Name = "moderation.completions.v1"
     verdicts: Name = "moderation.verdicts.v1"
     audit: Name = "moderation.audit.v1"
     dead_letters: Name = "moderation.dead-letters.v1"
+    policies: Name = "moderation.policies.v1"
+    chain_heads: Name = "moderation.chain-heads.v1"
     partitions: PositiveInt = 4
     replication_factor: PositiveInt = 1
     max_message_bytes: PositiveInt = 8 * 1024 * 1024
@@ -147,6 +149,25 @@ class PolicySettings(_Section):
     """The policy file."""
 
     file: Path = Field(default_factory=lambda: packaged("policies", "default.toml"))
+    follow: bool = Field(
+        True, description="a policy activated in the policies topic takes the file's place"
+    )
+
+
+class AuditSettings(_Section):
+    """The audit log's hash chains and the keys of its encrypted content."""
+
+    checkpoint_s: Seconds = Field(
+        5.0,
+        description="how often chain heads are written down; what a killed worker audited since"
+        " then can be cut off without a trace",
+    )
+    signing_key_file: Path | None = Field(
+        None, description="Ed25519 private key in PEM that signs chain heads"
+    )
+    keys_folder: Path | None = Field(
+        None, description="where the tenants' content keys lie; needed for retention 'encrypted'"
+    )
 
 
 class WorkerSettings(_Section):
@@ -208,6 +229,7 @@ class Settings(BaseSettings):
     triton: TritonSettings = Field(default_factory=TritonSettings)
     guards: GuardSettings = Field(default_factory=GuardSettings)
     policy: PolicySettings = Field(default_factory=PolicySettings)
+    audit: AuditSettings = Field(default_factory=AuditSettings)
     worker: WorkerSettings = Field(default_factory=WorkerSettings)
     limits: LimitSettings = Field(default_factory=LimitSettings)
     telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings)

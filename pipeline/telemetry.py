@@ -38,7 +38,9 @@ class Sparing(logging.Filter):
         """Whether to let the record through."""
         if record.name.startswith("pipeline"):
             return True
-        key, now_s = (record.name, record.msg), self._now()
+        # A library that logs through structlog hands over its whole event, which is a dict.
+        said = record.msg.get("event") if isinstance(record.msg, dict) else record.msg
+        key, now_s = (record.name, said), self._now()
         if now_s - self._said_s.get(key, -SAY_AGAIN_S) < SAY_AGAIN_S:
             return False
         if len(self._said_s) >= _REMEMBERED:
@@ -96,6 +98,8 @@ def batch_span(batch: Sequence[Headers]) -> Iterator[None]:
 
 
 def _link(headers: Headers) -> trace.Link | None:
+    if not headers:
+        return None
     carrier = {key: value.decode("ascii", "replace") for key, value in trace_of(headers)}
     if not carrier:
         return None

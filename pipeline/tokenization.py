@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from tokenizers import Tokenizer as _Tokenizer
 
 from pipeline.errors import Misconfigured
+
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 class Tokenizer:
@@ -33,9 +37,22 @@ class Tokenizer:
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, without special tokens, never truncated."""
-        encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        try:
+            encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        except TypeError:  # Rust's strings hold no lone surrogate; one must not cost the batch
+            valid = [_valid(text) for text in texts]
+            encodings = self._tokenizer.encode_batch(valid, add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 
     def spans(self, text: str) -> list[tuple[int, int]]:
         """Where each token of a text begins and ends, in characters."""
-        return list(self._tokenizer.encode(text, add_special_tokens=False).offsets)
+        return list(self._tokenizer.encode(_valid(text), add_special_tokens=False).offsets)
+
+
+def _valid(text: str) -> str:
+    """The text, each lone surrogate replaced by one character, so that places stay."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return _SURROGATE.sub("\ufffd", text)
+    return text

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import datetime
 
-from pipeline import cascade, codec, policy_file
+from pipeline import cascade, codec, policy_file, policy_history
 from pipeline.adapters.clock import SystemClock
+from pipeline.adapters.keys import KeyFolder
 from pipeline.adapters.triton import TritonClassifier
 from pipeline.errors import Misconfigured
 from pipeline.guards import cards
 from pipeline.policy import Policy
+from pipeline.policy_history import PolicyRecord
 from pipeline.resources import shipped
 from pipeline.scoring import CallLimits, Guard, Scorer, uncovered_kinds
 from pipeline.settings import GuardSettings, Settings
@@ -27,9 +30,9 @@ async def open_scorer(settings: Settings) -> AsyncIterator[Scorer]:
 
 def load_guards(settings: GuardSettings) -> list[Guard]:
     """The configured guards; raises Misconfigured naming card, key and remedy."""
-    found = [_load_guard(settings, name) for name in settings.names]
+    found = [load_guard(settings, name) for name in settings.names]
     if settings.first:
-        found = cascade.put_first(_load_guard(settings, settings.first), found)
+        found = cascade.put_first(load_guard(settings, settings.first), found)
     if missing := uncovered_kinds(found):
         raise Misconfigured(
             f"no configured guard judges {', '.join(sorted(missing))} messages",
@@ -38,7 +41,8 @@ def load_guards(settings: GuardSettings) -> list[Guard]:
     return found
 
 
-def _load_guard(settings: GuardSettings, name: str) -> Guard:
+def load_guard(settings: GuardSettings, name: str) -> Guard:
+    """One guard of the repository; raises Misconfigured naming card, key and remedy."""
     card = cards.load(settings.repository / name)
     if card.name != name:
         raise Misconfigured(
@@ -50,14 +54,31 @@ def _load_guard(settings: GuardSettings, name: str) -> Guard:
 
 def load_policy(settings: Settings) -> Policy:
     """The configured policy; raises Misconfigured naming file, key and remedy."""
+    return policy_file.parse(policy_text(settings), name=str(settings.policy.file))
+
+
+def policy_text(settings: Settings) -> str:
+    """The configured policy as written; raises Misconfigured naming the file."""
     path = settings.policy.file
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise Misconfigured(
             f"policy {path} cannot be read ({type(error).__name__})", remedy="Correct policy.file"
         ) from error
-    return policy_file.parse(text, name=str(path))
+
+
+def policy_documents(settings: Settings, at: datetime) -> list[PolicyRecord]:
+    """The configured policy and the guards' cards, as the policies topic keeps them."""
+    by, guards = settings.worker.id, settings.guards
+    own = policy_history.of_policy(
+        policy_text(settings), name=str(settings.policy.file), at=at, by=by, note=None
+    )
+    cards_of = (guards.repository / name / "card.toml" for name in guards.names)
+    return [
+        own,
+        *(policy_history.of_card(path.read_bytes().decode(), at=at, by=by) for path in cards_of),
+    ]
 
 
 def check_policy(policy: Policy, guards: list[Guard]) -> None:
@@ -68,6 +89,16 @@ def check_policy(policy: Policy, guards: list[Guard]) -> None:
             f"policy {policy.ref.id} has a threshold for {missing[0]!r}, which no guard scores",
             remedy="Remove it, or add a guard that does to guards.names",
         )
+
+
+def open_keys(settings: Settings) -> KeyFolder | None:
+    """The key folder, None where none is configured; raises Misconfigured if unusable."""
+    folder = settings.audit.keys_folder
+    if folder is None:
+        return None
+    keys = KeyFolder(folder)
+    keys.check()
+    return keys
 
 
 def load_schemas() -> codec.Schemas:

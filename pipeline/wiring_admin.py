@@ -22,13 +22,13 @@ _SEND_AT_ONCE_BYTES = 8 * 1024 * 1024
 
 
 async def make_topics(settings: Settings) -> dict[str, bool]:
-    """Create the topics that are missing; all five by name, True where created."""
+    """Create the topics that are missing; all by name, True where created."""
     created = await create_topics(settings.kafka, settings.topics)
     return {name: name in created for name in kafka_admin.wanted_shapes(settings.topics)}
 
 
 async def check_topics(settings: Settings) -> list[topic_check.TopicSetting]:
-    """Every setting of the five topics, wanted and found."""
+    """Every setting of the topics, wanted and found."""
     wanted = kafka_admin.wanted_shapes(settings.topics)
     found = await kafka_admin.found_shapes(settings.kafka, list(wanted))
     return topic_check.compare(wanted, found, compactable=(settings.topics.verdicts,))

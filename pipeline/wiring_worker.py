@@ -2,34 +2,57 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Final
 
 import structlog
 
-from pipeline import cascade, faust_app, metrics, schema_ids, wiring, worker
+from pipeline import (
+    cascade,
+    checkpoints,
+    codec,
+    faust_app,
+    metrics,
+    outputs,
+    schema_ids,
+    wiring,
+    worker,
+)
 from pipeline.adapters.clock import SystemClock
 from pipeline.adapters.kafka import KafkaPublisher, KafkaReader
 from pipeline.adapters.kafka_topics import missing_topics
 from pipeline.adapters.registry import Registry
 from pipeline.adapters.triton import TritonClassifier
+from pipeline.audit_writer import ChainedLog
 from pipeline.cached_scoring import CachedScorer
+from pipeline.checkpoints import Checkpoints
 from pipeline.conveyor import Limits
 from pipeline.dead_letters import Bound, require_below
 from pipeline.errors import Misconfigured
 from pipeline.health import Health, HealthServer
+from pipeline.key_watch import CHECK as KEYS
+from pipeline.key_watch import KeyWatch
 from pipeline.moderation import Intake
 from pipeline.policy import Policy
+from pipeline.policy_feed import PolicyFeed
+from pipeline.ports import Clock
 from pipeline.score_cache import ScoreCache
 from pipeline.scoring import Guard, Scorer
+from pipeline.sealing import NoKeys, Sealer
 from pipeline.selftest import VerifiedScorer
 from pipeline.settings import Settings
+from pipeline.signing import Signer
 from pipeline.stream import Flow, FlowLimits, Scores, Topics, add_agents
 
 log = structlog.get_logger(__name__)
 
-_CHECKS = ("guard", "partitions")
+_CHECKS = ("guard", "partitions", "policy", checkpoints.CHECK, outputs.CHECK, KEYS)
+_HEADS_CLOSED_WITHIN_S: Final = 5.0
 
 
 async def run_worker(settings: Settings) -> None:
@@ -40,10 +63,13 @@ async def run_worker(settings: Settings) -> None:
         wiring.load_schemas(),
     )
     wiring.check_policy(policy, guards)
+    key = settings.audit.signing_key_file
+    signer = Signer.load(key) if key else None
     await schema_ids.adopt(schemas, settings)
     await _require_topics(settings)
     await _require_few_dead_letters(settings)
     health, clock, stop = Health(_CHECKS), SystemClock(), worker.Stop()
+    sealer = open_sealer(settings, policy, health, clock)
     server = HealthServer(health, host=settings.worker.http_host, port=settings.worker.http_port)
     with server, TemporaryDirectory(prefix="sluice-") as scratch:
         async with (
@@ -51,26 +77,42 @@ async def run_worker(settings: Settings) -> None:
             KafkaPublisher(
                 settings.kafka, max_message_bytes=settings.topics.max_message_bytes
             ) as publisher,
+            _chained(
+                settings, publisher, schemas=schemas, signer=signer, health=health, clock=clock
+            ) as (audit, heads),
         ):
             asked = wiring.scorer(guards, triton, settings, clock)
             verified = VerifiedScorer(asked, triton, health)
+            feed = PolicyFeed(
+                settings.kafka,
+                settings.topics.policies,
+                own=policy,
+                check=_servable(settings, guards),
+                schemas=schemas,
+                health=health,
+                follow=settings.policy.follow,
+            )
+            await feed.begin(publisher, wiring.policy_documents(settings, clock.now()))
+            seen = outputs.Outputs(health)
             flow = Flow(
                 topics=topics(settings),
                 schemas=schemas,
                 registry=Registry(settings.registry) if settings.registry.url else None,
-                policy=policy,
+                policy=feed.current,
                 scorer=_remembering(verified, asked, settings.guards.cache_entries),
-                publisher=publisher,
+                publisher=outputs.WatchedPublisher(publisher, seen),
+                audit=outputs.WatchedAudit(audit, seen),
                 health=health,
                 clock=clock,
                 limits=flow_limits(settings),
                 worker_id=settings.worker.id,
                 crash=stop.crash,
+                sealer=sealer,
             )
             app = faust_app.create(settings.kafka, data=Path(scratch), health=health)
             app.flow = flow
             add_agents(app, flow.topics, flow)
-            _announce(policy, guards)
+            _announce(guards)
             await worker.run(
                 app,
                 flow,
@@ -79,6 +121,7 @@ async def run_worker(settings: Settings) -> None:
                 clock=clock,
                 stop=stop,
                 drain_s=settings.worker.drain_s,
+                beside=[feed.watch(), heads.run(audit)],
             )
 
 
@@ -90,6 +133,80 @@ def _remembering(verified: VerifiedScorer, asked: Scorer, entries: int) -> Score
     if not entries:
         return verified
     return CachedScorer(verified, ScoreCache(entries), asked.versions)
+
+
+@asynccontextmanager
+async def _chained(
+    settings: Settings,
+    publisher: KafkaPublisher,
+    *,
+    schemas: codec.Schemas,
+    signer: Signer | None,
+    health: Health,
+    clock: SystemClock,
+) -> AsyncIterator[tuple[ChainedLog, Checkpoints]]:
+    """The audit log and the heads of its chains, which are ended in the end.
+
+    Heads have a producer of their own: what stops it must not stop verdicts.
+    """
+    async with KafkaPublisher(
+        settings.kafka, max_message_bytes=settings.topics.max_message_bytes, idempotent=False
+    ) as for_heads:
+        heads = Checkpoints(
+            settings.topics.chain_heads,
+            publisher=for_heads,
+            schemas=schemas,
+            signer=signer,
+            health=health,
+            clock=clock,
+            every_s=settings.audit.checkpoint_s,
+        )
+        audit = ChainedLog(
+            settings.topics.audit,
+            appender=publisher,
+            schemas=schemas,
+            worker_id=settings.worker.id,
+            on_change=heads.hurry,
+        )
+        try:
+            yield audit, heads
+        finally:
+            await audit.close(_HEADS_CLOSED_WITHIN_S)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_HEADS_CLOSED_WITHIN_S):
+                    await heads.write(audit)
+
+
+def open_sealer(settings: Settings, policy: Policy, health: Health, clock: Clock) -> Sealer:
+    """What seals contents; raises Misconfigured where a policy wants it and no folder is set.
+
+    A tenant without a key is no reason to stop: erasing a tenant's key must
+    not take the worker down. It is told, and the hash alone is kept.
+    """
+    _require_key_folder(settings, policy)
+    keys, wanted = wiring.open_keys(settings), policy.sealing_tenants()
+    watch = KeyWatch(keys or NoKeys(), health, clock)
+    if keys is not None:
+        watch.expect(keys, wanted)
+    return watch
+
+
+def _servable(settings: Settings, guards: list[Guard]) -> Callable[[Policy], None]:
+    """What a policy must pass to be put in force here; it raises Misconfigured."""
+
+    def check(policy: Policy) -> None:
+        wiring.check_policy(policy, guards)
+        _require_key_folder(settings, policy)
+
+    return check
+
+
+def _require_key_folder(settings: Settings, policy: Policy) -> None:
+    if settings.audit.keys_folder is None and policy.sealing_tenants():
+        raise Misconfigured(
+            f"policy {policy.ref.id} keeps content encrypted, and there is no key folder",
+            remedy="Set audit.keys_folder, then `sluice audit keys create`",
+        )
 
 
 def topics(settings: Settings) -> Topics:
@@ -113,6 +230,7 @@ def flow_limits(settings: Settings) -> FlowLimits:
             batch_bytes=batch.batch_bytes,
             batches_in_flight=batch.batches_in_flight,
             buffer_messages=batch.buffer_messages,
+            buffer_bytes=batch.batch_bytes * batch.batches_in_flight,
             linger_s=batch.linger_ms / 1000,
             large_bytes=batch.large_bytes,
         ),
@@ -156,9 +274,7 @@ async def _count_since(reader: KafkaReader, topic: str, since_ms: int) -> int:
     return sum(part.end - starts[part.partition] for part in await reader.bounds(topic))
 
 
-def _announce(policy: Policy, guards: list[Guard]) -> None:
-    ref = policy.ref
-    metrics.POLICY.info({"id": ref.id, "version": ref.version, "digest": ref.digest})
+def _announce(guards: list[Guard]) -> None:
     for name in cascade.unmeasured(guards):
         log.warning("first-stage-unmeasured", before=name)
     for card in (each.card for guard in guards for each in (guard, guard.first) if each):

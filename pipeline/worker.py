@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -22,6 +23,8 @@ log = structlog.get_logger(__name__)
 
 BEAT_EVERY_S: Final = 0.5
 _STOP_MARGIN_S: Final = 10.0
+_YOUNG_OBJECTS: Final = 20_000
+"""New objects before a collection: about what four batches under way consist of."""
 
 
 class Stop:
@@ -55,19 +58,25 @@ async def run(
     clock: Clock,
     stop: Stop,
     drain_s: float,
+    beside: Sequence[Coroutine[Any, Any, None]] = (),
 ) -> None:
-    """Run until a signal or an error; raises the error once everything is put down."""
+    """Run until a signal or an error; raises the error once everything is put down.
+
+    `beside` runs as long as the worker; its failure ends it.
+    """
     tasks = [
         asyncio.create_task(_guarded(work, stop))
         for work in (
             flow.conveyor.run(),
             scorer.watch(),
             _beat(app, flow, health, clock, stop),
+            *beside,
         )
     ]
     with _signals(stop):
         try:
             await _start(app, stop)
+            _collect_rarely()
             log.info("worker-started", group=app.conf.id)
             await stop.wait()
         finally:
@@ -78,6 +87,17 @@ async def run(
             await asyncio.gather(*tasks, return_exceptions=True)
     if stop.error is not None:
         raise stop.error
+
+
+def _collect_rarely() -> None:
+    """Let Python look for cycles in what messages leave behind only, and seldom.
+
+    What is loaded by now lives as long as the worker, and a message's records
+    hold no cycles: reference counts free them.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_YOUNG_OBJECTS, 20, 20)
 
 
 async def _start(app: SluiceApp, stop: Stop) -> None:

@@ -54,7 +54,8 @@ class Desk:
         now = self._clock.now()
         stamp = Stamp(worker_id=self._worker_id, now=now, attempt=1, scored_at=now)
         concluded = moderation.conclude(case, judgements, stamp)
-        verdict, audit = codec.encode_outcome(concluded, self._schemas)
+        verdict, unlinked = codec.encode_outcome(concluded, self._schemas)
+        audit = codec.linked(unlinked, None)
         return (
             self._record(concluded, self._topics.verdicts, "moderation.verdict.v1", verdict),
             self._record(concluded, self._topics.audit, "moderation.audit.v1", audit),

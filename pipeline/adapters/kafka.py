@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import ssl
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from types import TracebackType
 from typing import Any, Final, Self
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import (
+    InvalidTimestampError,
     KafkaConnectionError,
     KafkaError,
     MessageSizeTooLargeError,
     TopicAuthorizationFailedError,
     UnknownTopicOrPartitionError,
 )
+from aiokafka.partitioner import murmur2
 
 from pipeline import metrics
 from pipeline.errors import DependencyUnavailable, Misconfigured, Retryable, SluiceError
@@ -73,20 +78,30 @@ def security(settings: KafkaSettings) -> dict[str, Any]:
 
 
 class KafkaPublisher:
-    """A `Publisher` that waits for all in-sync replicas; an async context manager."""
+    """A `Publisher` and `Appender` that waits for all in-sync replicas; an async context manager.
+
+    Without `idempotent` a record may be repeated and records may change
+    places, but no record can stop those that follow. `linger_ms` is how long
+    a record waits for others to share its batch.
+    """
 
     def __init__(
-        self, settings: KafkaSettings, *, max_message_bytes: int, linger_ms: int = 1
+        self,
+        settings: KafkaSettings,
+        *,
+        max_message_bytes: int,
+        idempotent: bool = True,
+        linger_ms: int = 1,
     ) -> None:
-        """`linger_ms`: how long a record waits for others to share its batch."""
         self._settings = settings
+        self._max_bytes = max_message_bytes + DEAD_LETTER_ROOM
         self._producer = AIOKafkaProducer(
             **security(settings),
             acks="all",
-            enable_idempotence=True,
+            enable_idempotence=idempotent,
             linger_ms=linger_ms,
             max_batch_size=256 * 1024,
-            max_request_size=max_message_bytes + DEAD_LETTER_ROOM,
+            max_request_size=self._max_bytes,
             compression_type="zstd",
             request_timeout_ms=int(settings.request_timeout_s * 1000),
         )
@@ -111,15 +126,88 @@ class KafkaPublisher:
 
     async def publish(self, records: Sequence[Outgoing]) -> None:
         """Return once every record is acknowledged; see `ports.Publisher`."""
-        try:
-            pending = [await self._enqueue(record) for record in records]
-            results = await asyncio.gather(*pending, return_exceptions=True)
-        except KafkaError as error:
-            results = [error]
-        for result in results:
+        pending: list[asyncio.Future[int]] = []
+        for (topic, partition), group in (await self._by_place(records)).items():
+            taken = 0
+            while taken < len(group):
+                count, acknowledged = await self.append(topic, partition, group[taken:])
+                pending.append(acknowledged)
+                taken += count
+        for result in await asyncio.gather(*pending, return_exceptions=True):
             if isinstance(result, BaseException):
-                metrics.PUBLISH_ERRORS.inc()
-                raise _mapped(result, self._settings) from result
+                raise result
+
+    async def _by_place(
+        self, records: Sequence[Outgoing]
+    ) -> Mapping[tuple[str, int], Sequence[Outgoing]]:
+        keys: dict[str, list[bytes | None]] = defaultdict(list)
+        for record in records:
+            keys[record.topic].append(record.key)
+        partitions = {
+            topic: iter(await self.partitions(topic, asked)) for topic, asked in keys.items()
+        }
+        places: dict[tuple[str, int], list[Outgoing]] = defaultdict(list)
+        for record in records:
+            places[record.topic, next(partitions[record.topic])].append(record)
+        return places
+
+    async def partitions(self, topic: str, keys: Sequence[bytes | None]) -> list[int]:
+        """As Kafka's default partitioner chooses; records without a key go together."""
+        try:
+            present = sorted(await self._producer.client._wait_on_metadata(topic))
+        except KafkaError as error:
+            raise self._failed(error) from error
+        anywhere = random.choice(present)  # noqa: S311 - spreads load, decides nothing
+        return [anywhere if key is None else present[_hash(key) % len(present)] for key in keys]
+
+    async def append(
+        self, topic: str, partition: int, records: Sequence[Outgoing]
+    ) -> tuple[int, asyncio.Future[int]]:
+        """Queue as many records as one batch holds; see `ports.Appender`."""
+        batch = self._producer.create_batch()
+        taken = 0
+        try:
+            for record in records:
+                if not self._add(batch, record):
+                    break
+                taken += 1
+            batch.close()
+            queued = await self._producer.send_batch(batch, topic, partition=partition)
+        except KafkaError as error:
+            raise self._failed(error) from error
+        return taken, self._first_offset(queued)
+
+    def _add(self, batch: Any, record: Outgoing) -> bool:
+        """Put a record into a batch; False when the batch is full."""
+        if len(record.value or b"") > self._max_bytes:
+            raise MessageSizeTooLargeError
+        added = batch.append(
+            key=record.key, value=record.value, timestamp=None, headers=list(record.headers)
+        )
+        return added is not None
+
+    def _first_offset(self, queued: asyncio.Future[Any]) -> asyncio.Future[int]:
+        """The batch's acknowledgement, with errors in our words."""
+        offset: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        def acknowledged(at: asyncio.Future[Any]) -> None:
+            error = at.exception()
+            failure = None if error is None else self._failed(error)
+            if offset.done():  # whoever waited was cancelled
+                return
+            if failure is None:
+                offset.set_result(at.result().offset)
+            else:
+                failure.__cause__ = error
+                offset.set_exception(failure)
+                offset.exception()  # so that asyncio does not complain where nobody waits
+
+        queued.add_done_callback(acknowledged)
+        return offset
+
+    def _failed(self, error: BaseException) -> SluiceError:
+        metrics.PUBLISH_ERRORS.inc()
+        return _mapped(error, self._settings)
 
     async def send(self, record: Outgoing) -> asyncio.Task[Position]:
         """Queue a record behind those sent before; the task ends with its acknowledgement.
@@ -145,6 +233,12 @@ class KafkaPublisher:
             metrics.PUBLISH_ERRORS.inc()
             raise _mapped(error, self._settings) from error
         return Position(topic=at.topic, partition=at.partition, offset=at.offset)
+
+
+@lru_cache(maxsize=4096)
+def _hash(key: bytes) -> int:
+    """Kafka's hash of a key; a message's verdict and audit event share their key."""
+    return int(murmur2(key)) & 0x7FFFFFFF
 
 
 async def connected(
@@ -182,14 +276,24 @@ def _mapped(error: BaseException, settings: KafkaSettings) -> SluiceError:
             "an output topic does not exist", remedy="Run `sluice topics create`"
         )
     if isinstance(error, KafkaError) and not error.retriable and not _transient(error):
-        return Misconfigured(
-            f"the broker will not take a record ({type(error).__name__})",
-            remedy="Restart the worker; nothing was acknowledged, so Kafka delivers it again",
-        )
+        return _refused(error)
     if isinstance(error, KafkaError):
         return unreachable(settings, error)
     return Retryable(
         f"publishing failed ({type(error).__name__})", remedy="It is tried again by itself"
+    )
+
+
+def _refused(error: KafkaError) -> Misconfigured:
+    again = "nothing was acknowledged, so Kafka delivers it again"
+    if isinstance(error, InvalidTimestampError):
+        return Misconfigured(
+            "the broker refuses this host's time of day",
+            remedy=f"Set this host's clock right, and the broker's; {again}",
+        )
+    return Misconfigured(
+        f"the broker will not take a record ({type(error).__name__})",
+        remedy=f"Restart the worker; {again}",
     )
 
 
@@ -198,16 +302,21 @@ def _transient(error: KafkaError) -> bool:
 
 
 class KafkaReader:
-    """Reads slices of topics without a consumer group; an async context manager."""
+    """Reads slices of topics without a consumer group; an async context manager.
 
-    def __init__(self, settings: KafkaSettings) -> None:
+    `wait_ms`: how long the broker may hold a fetch that finds nothing. A long
+    one makes following a quiet topic cheap and delays no record.
+    """
+
+    def __init__(self, settings: KafkaSettings, *, wait_ms: int = 100) -> None:
         self._settings = settings
+        self._wait_ms = wait_ms
         self._consumer = AIOKafkaConsumer(
             **security(settings),
             group_id=None,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
-            fetch_max_wait_ms=100,
+            fetch_max_wait_ms=wait_ms,
             max_partition_fetch_bytes=4 * 1024 * 1024,
         )
 
@@ -300,7 +409,7 @@ class KafkaReader:
         """Records from the given offsets on, for ever."""
         self._assign({TopicPartition(*where): offset for where, offset in starts.items()})
         while True:
-            for records in (await self._consumer.getmany(timeout_ms=200)).values():
+            for records in (await self._consumer.getmany(timeout_ms=2 * self._wait_ms)).values():
                 for record in records:
                     yield _record(record)
 

@@ -1,9 +1,10 @@
-"""The five topics over aiokafka: as they should be, made, and missing."""
+"""The topics over aiokafka: as they should be, made, and missing."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import dataclass
 from typing import Any, Final
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -13,39 +14,54 @@ from pipeline.adapters.kafka import DEAD_LETTER_ROOM, connected, security
 from pipeline.errors import Misconfigured
 from pipeline.settings import KafkaSettings, TopicSettings
 
-RETENTION_MS: Final = {
-    "prompts": 7 * 24 * 3600_000,
-    "completions": 7 * 24 * 3600_000,
-    "verdicts": 30 * 24 * 3600_000,
-    "audit": 365 * 24 * 3600_000,
-    "dead_letters": 28 * 24 * 3600_000,
+_DAY_MS: Final = 24 * 3600_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Role:
+    """How the topic of a role is made; `room_bytes` on top of the largest message.
+
+    A `single` topic has one partition: its order is that of the facts in it.
+    `retention_ms` None: compacted, the latest record of each key stays.
+    """
+
+    retention_ms: int | None
+    room_bytes: int = 0
+    single: bool = False
+
+
+ROLES: Final = {
+    "prompts": Role(retention_ms=7 * _DAY_MS),
+    "completions": Role(retention_ms=7 * _DAY_MS),
+    "verdicts": Role(retention_ms=30 * _DAY_MS),
+    "audit": Role(retention_ms=365 * _DAY_MS, room_bytes=DEAD_LETTER_ROOM),
+    "dead_letters": Role(retention_ms=28 * _DAY_MS, room_bytes=DEAD_LETTER_ROOM),
+    "policies": Role(retention_ms=None, single=True),
+    "chain_heads": Role(retention_ms=None, single=True),
 }
+"""Every topic by its name in `TopicSettings`."""
 
 
 def wanted_topics(topics: TopicSettings) -> dict[str, NewTopic]:
-    """The five topics as they should be, by name."""
-    return {
-        name: NewTopic(
-            name=name,
-            num_partitions=topics.partitions,
-            replication_factor=topics.replication_factor,
-            topic_configs={
-                "cleanup.policy": "delete",
-                "retention.ms": str(RETENTION_MS[role]),
-                "max.message.bytes": str(_max_bytes(role, topics)),
-            },
-        )
-        for role, name in _roles(topics).items()
-    }
+    """The topics as they should be, by name."""
+    return {getattr(topics, name): _wanted(name, role, topics) for name, role in ROLES.items()}
 
 
-def _roles(topics: TopicSettings) -> dict[str, str]:
-    return {role: getattr(topics, role) for role in RETENTION_MS}
-
-
-def _max_bytes(role: str, topics: TopicSettings) -> int:
-    extra = DEAD_LETTER_ROOM if role in ("dead_letters", "audit") else 0
-    return topics.max_message_bytes + extra
+def _wanted(name: str, role: Role, topics: TopicSettings) -> NewTopic:
+    kept = (
+        {"cleanup.policy": "compact"}
+        if role.retention_ms is None
+        else {"cleanup.policy": "delete", "retention.ms": str(role.retention_ms)}
+    )
+    return NewTopic(
+        name=getattr(topics, name),
+        num_partitions=1 if role.single else topics.partitions,
+        replication_factor=topics.replication_factor,
+        topic_configs={
+            **kept,
+            "max.message.bytes": str(topics.max_message_bytes + role.room_bytes),
+        },
+    )
 
 
 async def create_topics(settings: KafkaSettings, topics: TopicSettings) -> list[str]:
@@ -84,7 +100,7 @@ async def _until_led(admin: AIOKafkaAdminClient, names: list[str]) -> None:
 
 
 async def missing_topics(settings: KafkaSettings, topics: TopicSettings) -> list[str]:
-    """The names of those of the five topics that do not exist."""
+    """The names of those topics that do not exist."""
     admin = AIOKafkaAdminClient(**security(settings))
     await connected(admin.start, admin.close, settings)
     try:

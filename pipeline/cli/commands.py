@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from pipeline.cli import (
+    audit,
     classify,
     config,
     demo,
@@ -14,8 +15,10 @@ from pipeline.cli import (
     guard,
     loadtest,
     policy,
+    policy_topic,
     publish,
     reconcile,
+    replay,
     schemas,
     topics,
     up,
@@ -35,10 +38,13 @@ def register(root: typer.Typer) -> None:
     root.command("evaluate")(evaluate.evaluate)
     root.add_typer(guard.app, name="guard")
     root.add_typer(dlq.app, name="dlq")
+    root.add_typer(audit.app, name="audit")
     root.command("reconcile")(reconcile.reconcile)
+    root.command("replay")(replay.replay)
     root.add_typer(topics.app, name="topics")
     root.add_typer(schemas.app, name="schemas")
     root.add_typer(loadtest.app, name="loadtest")
     root.command("doctor")(doctor.doctor)
+    policy_topic.register(policy.app)
     root.add_typer(policy.app, name="policy")
     root.add_typer(config.app, name="config")

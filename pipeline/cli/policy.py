@@ -10,7 +10,9 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from pipeline import wiring
+from pipeline import key_watch, wiring
+from pipeline.adapters.key_admin import whose
+from pipeline.adapters.keys import create_command
 from pipeline.cli import console, session, tables
 from pipeline.errors import Misconfigured, Rejected
 from pipeline.events import Action, Kind
@@ -34,11 +36,12 @@ def check(file: File = None, as_json: Json = False) -> None:
     """
     settings = session.begin(session.with_policy(file))
     policy = _checked(settings)
+    without = _without_key(settings, policy)
     ref = policy.ref
     if as_json:
         tenants = sorted(policy.tenants)
         document = {"ok": True, "id": ref.id, "version": ref.version, "digest": ref.digest}
-        console.print_json({**document, "tenants": tenants})
+        console.print_json({**document, "tenants": tenants, "tenants_without_key": without})
         return
     console.out.print(Text(f"ok  {ref.id} version {ref.version} {ref.digest}"))
 
@@ -81,6 +84,27 @@ def _checked(settings: Settings) -> Policy:
     else:
         wiring.check_policy(policy, guards)
     return policy
+
+
+def _without_key(settings: Settings, policy: Policy) -> list[str] | None:
+    """Tenants that want encryption and have no key, told; None where no folder says."""
+    wanted = policy.sealing_tenants()
+    if not wanted:
+        return []
+    keys = wiring.open_keys(settings)
+    if keys is None:
+        console.note(
+            "not compared with the keys: it keeps content encrypted, for which a worker"
+            " needs audit.keys_folder"
+        )
+        return None
+    without = key_watch.without_key(keys, wanted)
+    for tenant in without:
+        console.note(
+            f"{whose(tenant)} has no usable key: the audit log will keep hashes only"
+            f" until {create_command(tenant)}"
+        )
+    return without
 
 
 def _rules(policy: Policy, kind: Kind, tenant: str, route: str | None) -> Rules:

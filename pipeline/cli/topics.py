@@ -1,4 +1,4 @@
-"""`sluice topics`: make the five topics, or compare them with the settings."""
+"""`sluice topics`: make the topics, or compare them with the settings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipeline.cli import console, session, tables
 from pipeline.cli.exits import Exit
 from pipeline.topic_check import TopicSetting
 
-app = typer.Typer(help="Make the five topics, or compare them with the settings.")
+app = typer.Typer(help="Make the topics, or compare them with the settings.")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 

@@ -185,7 +185,7 @@ def detect(path: Path, raw: bytes, options: Options) -> str:
         rows, fallback = reading.json_lines, "jsonl"
     else:
         rows, fallback = reading.csv_rows, "csv"
-    fields = reading.csv_header(raw) if fallback == "csv" else _first_fields(rows, path, raw)
+    fields = reading.csv_header(path, raw) if fallback == "csv" else _first_fields(rows, path, raw)
     for name, each in FORMATS.items():
         if each.marks and each.rows == rows and each.marks <= set(fields):
             return name

@@ -9,6 +9,7 @@ import csv
 import gzip
 import io
 import lzma
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,7 +95,7 @@ def content(path: Path) -> bytes:
         raise Misconfigured(
             f"data {path} cannot be read ({reason})", remedy="Correct --data"
         ) from error
-    except (lzma.LZMAError, EOFError) as error:
+    except (lzma.LZMAError, zlib.error, EOFError) as error:
         raise Misconfigured(
             f"data {path} is not a whole compressed file", remedy="Get it again"
         ) from error
@@ -132,9 +133,7 @@ def json_lines(path: Path, raw: bytes) -> Iterator[Row]:
 
 def csv_rows(path: Path, raw: bytes) -> Iterator[Row]:
     """The rows under a CSV header; a row's place is the line that it begins on."""
-    csv.field_size_limit(2**31 - 1)
-    rows = csv.reader(io.StringIO(_decoded(path, raw), newline=""), strict=True)
-    header, begins = next(rows, []), 0
+    header, rows = _opened(path, raw)
     while True:
         begins = rows.line_num + 1
         try:
@@ -160,10 +159,19 @@ def csv_rows(path: Path, raw: bytes) -> Iterator[Row]:
 _QUOTE: Final = 'Put cells with commas, quotes or line breaks in "quotes"'
 
 
-def csv_header(raw: bytes) -> tuple[str, ...]:
-    """The names in a CSV file's first line."""
-    first = raw.removeprefix(b"\xef\xbb\xbf").split(b"\n", 1)[0].decode("utf-8", "replace")
-    return tuple(next(csv.reader([first.rstrip("\r")]), []))
+def csv_header(path: Path, raw: bytes) -> tuple[str, ...]:
+    """The names in a CSV file's first row; raises Misconfigured."""
+    return tuple(_opened(path, raw)[0])
+
+
+def _opened(path: Path, raw: bytes) -> tuple[list[str], Any]:
+    """A CSV file's header, and the reader that stands behind it."""
+    csv.field_size_limit(2**31 - 1)
+    rows = csv.reader(io.StringIO(_decoded(path, raw), newline=""), strict=True)
+    try:
+        return next(rows, []), rows
+    except csv.Error as error:
+        raise Misconfigured(f"{path}:1: this is not CSV ({error})", remedy=_QUOTE) from None
 
 
 def _decoded(path: Path, raw: bytes) -> str:

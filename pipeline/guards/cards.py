@@ -209,20 +209,45 @@ def load(folder: Path) -> Card:
     path = folder / "card.toml"
     try:
         raw = path.read_bytes()
-        document = _Document.model_validate(tomllib.loads(raw.decode()))
+        found = tomllib.loads(raw.decode())
     except OSError as error:
         raise Misconfigured(
             f"guard card {path} cannot be read ({error.strerror})",
             remedy="Set guards.repository to the folder that holds the guards",
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    # Also a number of thousands of digits, and brackets in brackets without end.
+    except (ValueError, RecursionError) as error:
         raise Misconfigured(
             f"guard card {path} is not TOML: {error}", remedy="Correct it"
         ) from error
+    try:
+        document = _Document.model_validate(found)
     except ValidationError as error:
         raise Misconfigured(f"guard card {path}: {_first(error)}", remedy="Correct it") from error
     _check(folder / document.input.tokenizer, "tokenizer", document.digests.tokenizer)
     return _card(folder, document, raw)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """Which guard a card is of, and the digest that verdicts carry."""
+
+    name: str
+    version: str
+    digest: str
+
+
+def identity(text: str) -> Identity:
+    """Whose card a text is, also one of another release; raises Misconfigured."""
+    try:
+        document = tomllib.loads(text)
+        digests, guard = document["digests"], document["guard"]
+        digest = sha256(digests["model"].encode(), digests["tokenizer"].encode(), text.encode())
+        return Identity(name=str(guard["name"]), version=str(guard["version"]), digest=digest)
+    except (ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
+        raise Misconfigured(
+            f"the text is not a guard's card ({type(error).__name__})", remedy="Correct it"
+        ) from None
 
 
 def _first(error: ValidationError) -> str:
@@ -231,7 +256,10 @@ def _first(error: ValidationError) -> str:
 
 
 def _check(path: Path, what: str, digest: str | None) -> None:
-    found = sha256(path.read_bytes()) if path.is_file() else "no such file"
+    try:
+        found = sha256(path.read_bytes()) if path.is_file() else "no such file"
+    except OSError as error:  # a name too long, or no right to read it
+        found = error.strerror or "it cannot be read"
     if found != digest:
         raise Misconfigured(
             f"{what} {path} does not match its card ({found})",

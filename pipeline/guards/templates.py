@@ -40,7 +40,7 @@ class ChatTemplate:
         try:
             template = cls(**json.loads(path.read_text(encoding="utf-8")))
             problem = template._problem()
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, RecursionError) as error:
             problem = type(error).__name__
         if problem:
             raise Misconfigured(
@@ -63,6 +63,9 @@ class ChatTemplate:
         return (self.completion if prompt else self.completion_alone) + self.continuation
 
     def _problem(self) -> str:
+        for name, value in asdict(self).items():
+            if not isinstance(value, str):
+                return f"{name!r} must be text"
         for name, wanted in (("prompt", 0), ("completion", 1), ("completion_alone", 0)):
             text = getattr(self, name)
             if text.count(TEXT) != 1 or text.count(PROMPT) != wanted:

@@ -15,6 +15,7 @@ import pytest
 
 from pipeline import codec, headers, settings, wiring
 from pipeline.adapters.kafka import KafkaPublisher, KafkaReader, Record
+from pipeline.adapters.kafka_topics import ROLES
 from pipeline.embedded import EmbeddedKafka, EmbeddedTriton
 from pipeline.embedded.loopback import free_ports
 from pipeline.embedded.stack import EmbeddedWorker
@@ -34,8 +35,8 @@ def sluice(
 ) -> Sluice:
     """The command, with the shared broker, topics of the test's own and no Triton."""
     name = secrets.token_hex(4)
-    for role in ("PROMPTS", "COMPLETIONS", "VERDICTS", "AUDIT", "DEAD_LETTERS"):
-        monkeypatch.setenv(f"SLUICE_TOPICS__{role}", f"{role.lower()}-{name}")
+    for role in ROLES:
+        monkeypatch.setenv(f"SLUICE_TOPICS__{role.upper()}", f"{role}-{name}")
     monkeypatch.setenv("SLUICE_TOPICS__PARTITIONS", "2")
     monkeypatch.setenv("SLUICE_KAFKA__GROUP", f"group-{name}")
     monkeypatch.setenv("SLUICE_KAFKA__BOOTSTRAP_SERVERS", kafka.bootstrap_servers)
@@ -48,7 +49,7 @@ def sluice(
 
 @pytest.fixture
 def topics(sluice: Sluice) -> settings.TopicSettings:
-    """The test's five topics, made."""
+    """The test's topics, made."""
     assert sluice("topics", "create").code == 0
     return settings.load().topics
 
@@ -102,11 +103,11 @@ def _rows(done: Done) -> list[dict[str, Any]]:
 
 
 def test_topics_are_created_once(sluice: Sluice) -> None:
-    """The first call creates all five, the second none, and both say so."""
+    """The first call creates all of them, the second none, and both say so."""
     first = sluice("topics", "create", "--json").json["topics"]
-    assert [topic["created"] for topic in first] == [True] * 5
+    assert [topic["created"] for topic in first] == [True] * len(ROLES)
     second = sluice("topics", "create", "--json").json["topics"]
-    assert [topic["created"] for topic in second] == [False] * 5
+    assert [topic["created"] for topic in second] == [False] * len(ROLES)
 
 
 def test_topics_check_passes_what_create_made(

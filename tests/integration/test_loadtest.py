@@ -22,6 +22,7 @@ from loadtest.sweeping import Sweeping, read, steps
 from loadtest.workload import Workload, validated
 from pipeline import headers
 from pipeline.adapters.kafka import KafkaPublisher, KafkaReader
+from pipeline.adapters.kafka_topics import ROLES
 from pipeline.embedded import EmbeddedKafka
 from pipeline.errors import Rejected
 from pipeline.ports import Outgoing
@@ -32,14 +33,13 @@ from tests.support.cli import Sluice
 
 pytestmark = pytest.mark.timeout(120)
 
-ROLES = ("prompts", "completions", "verdicts", "audit", "dead_letters")
 # A shared test machine may be late by any measure; one test is about lateness.
 PATIENT = {"late_p99_ms": 60_000}
 
 
 @pytest.fixture
 async def settings(kafka: EmbeddedKafka) -> Settings:
-    """Five topics of the test's own."""
+    """Topics of the test's own."""
     return await answering.own_topics(kafka.bootstrap_servers)
 
 

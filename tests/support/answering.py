@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline import codec, headers
 from pipeline.adapters.kafka import KafkaPublisher, KafkaReader, Record
-from pipeline.adapters.kafka_topics import create_topics
+from pipeline.adapters.kafka_topics import ROLES, create_topics
 from pipeline.events import (
     Action,
     Coverage,
@@ -31,10 +31,9 @@ SCHEMAS = codec.load_schemas(shipped("schemas"))
 
 
 async def own_topics(bootstrap_servers: str) -> Settings:
-    """Settings with five topics of two partitions that nobody else uses."""
+    """Settings with topics of two partitions that nobody else uses."""
     own = uuid.uuid4().hex[:8]
-    roles = ("prompts", "completions", "verdicts", "audit", "dead_letters")
-    names: dict[str, Any] = {role: f"{role}-{own}" for role in roles}
+    names: dict[str, Any] = {role: f"{role}-{own}" for role in ROLES}
     loaded = load(
         {
             "kafka": {"bootstrap_servers": bootstrap_servers},

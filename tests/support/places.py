@@ -1,4 +1,4 @@
-"""A place of a test's own: five topics, a group, workers, and what came of it all."""
+"""A place of a test's own: topics, a group, workers, and what came of it all."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from typing import Any
 
 import orjson
 import stamina
+from aiokafka.admin import AIOKafkaAdminClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from pipeline import codec, headers, wiring
-from pipeline.adapters.kafka import KafkaPublisher, KafkaReader, Record
-from pipeline.adapters.kafka_topics import create_topics
+from pipeline.adapters.kafka import KafkaPublisher, KafkaReader, Record, security
+from pipeline.adapters.kafka_topics import ROLES, create_topics
 from pipeline.embedded.loopback import free_ports
 from pipeline.embedded.stack import EmbeddedWorker
 from pipeline.errors import Retryable
@@ -39,7 +40,6 @@ MARKER = "quokkaberry"
 Opening = AbstractAsyncContextManager["Place"]
 SCHEMAS = wiring.load_schemas()
 JSON: Headers = (("content-type", b"application/json"),)
-_ROLES = ("prompts", "completions", "verdicts", "audit", "dead_letters")
 _WORKER = {
     "SLUICE_KAFKA__SESSION_TIMEOUT_S": "3",
     "SLUICE_KAFKA__HEARTBEAT_S": "1",
@@ -232,7 +232,7 @@ async def open_place(
     own = uuid.uuid4().hex[:8]
     given: dict[str, dict[str, Any]] = {
         "kafka": {"bootstrap_servers": kafka, "group": f"group-{own}"},
-        "topics": {role: f"{role}-{own}" for role in _ROLES} | {"partitions": 2},
+        "topics": {role: f"{role}-{own}" for role in ROLES} | {"partitions": 2},
         "triton": {"url": triton},
         "guards": {"repository": str(repository), "names": ["tiny"]},
     }
@@ -245,6 +245,16 @@ async def open_place(
         await place.stop()
     for worker in place.workers:
         assert MARKER not in worker.log.read_text(errors="replace")
+
+
+async def delete_topic(settings: Settings, name: str) -> None:
+    """Delete a topic, as an operator would by mistake."""
+    admin = AIOKafkaAdminClient(**security(settings.kafka))
+    await admin.start()
+    try:
+        await admin.delete_topics([name])
+    finally:
+        await admin.close()
 
 
 def as_variables(given: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:

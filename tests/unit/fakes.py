@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
 from pipeline import codec
+from pipeline.audit_writer import ChainedLog
 from pipeline.conveyor import Limits
 from pipeline.dead_letters import Bound
 from pipeline.errors import DependencyUnavailable, SluiceError
@@ -26,6 +28,7 @@ from pipeline.moderation import Intake
 from pipeline.policy import Policy
 from pipeline.ports import Inference, Outgoing
 from pipeline.scoring import CallLimits, Guard, Scored, Scorer
+from pipeline.sealing import Sealer
 from pipeline.stream import Flow, FlowLimits, Inbound, Topics
 from pipeline.tokenization import Tokenizer
 
@@ -60,7 +63,10 @@ class FakeClock:
 
 @dataclass(slots=True)
 class MemoryPublisher:
-    """Keeps what was published; raises the scripted errors first, one a call."""
+    """Keeps what was published; raises the scripted errors first, one a call.
+
+    As an appender it has one partition a topic.
+    """
 
     failures: list[SluiceError] = field(default_factory=list)
     records: list[Outgoing] = field(default_factory=list)
@@ -72,6 +78,20 @@ class MemoryPublisher:
         if self.failures:
             raise self.failures.pop(0)
         self.records.extend(records)
+
+    async def partitions(self, topic: str, keys: Sequence[bytes | None]) -> list[int]:
+        """The only one, for each key."""
+        return [0] * len(keys)
+
+    async def append(
+        self, topic: str, partition: int, records: Sequence[Outgoing]
+    ) -> tuple[int, asyncio.Future[int]]:
+        """Publish, acknowledged at once."""
+        offset = len(self.to(topic))
+        await self.publish(records)
+        acknowledged = asyncio.get_running_loop().create_future()
+        acknowledged.set_result(offset)
+        return len(records), acknowledged
 
     def to(self, topic: str) -> list[Outgoing]:
         """The records published to one topic."""
@@ -98,6 +118,7 @@ class ScriptedClassifier:
 
     scripts: list[Script] = field(default_factory=lambda: [by_words])
     calls: list[list[list[int]]] = field(default_factory=list)
+    version: str = "7"
 
     async def infer(
         self, guard: str, rows: Sequence[Sequence[int]], *, length: int, pad_id: int
@@ -108,7 +129,7 @@ class ScriptedClassifier:
         answer = script(rows)
         if isinstance(answer, SluiceError):
             raise answer
-        return Inference(logits=answer, version="7", elapsed_s=0.01)
+        return Inference(logits=answer, version=self.version, elapsed_s=0.01)
 
 
 def away(_: Sequence[Sequence[int]]) -> SluiceError:
@@ -228,62 +249,51 @@ class Commits:
             generation=generation,
             taken_at_s=0.0,
             timestamp_ms=None,
-            acknowledge=lambda: self.acknowledged.append(offset),
-            forget=lambda: self.forgotten.append(offset),
+            origin=self,
         )
 
+    def acknowledge(self, offset: int) -> None:
+        """Write an acknowledged offset down."""
+        self.acknowledged.append(offset)
 
-@dataclass(slots=True, eq=False)
-class _Unacked:
-    commits: Commits
-
-    def discard(self, taken: FakeKafkaMessage) -> None:
-        self.commits.forgotten.append(taken.offset)
-
-
-@dataclass(slots=True, eq=False)
-class FakeConsumer:
-    """The part of Faust's consumer that lets go of a message."""
-
-    unacked: _Unacked
-
-
-@dataclass(slots=True, eq=False)
-class FakeApp:
-    """The part of a Faust app an event leads to."""
-
-    consumer: FakeConsumer
+    def forget(self, offset: int) -> None:
+        """Write an offset down that was let go."""
+        self.forgotten.append(offset)
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
-class FakeKafkaMessage:
-    """What Faust hands over of a Kafka record."""
+class FakeRecord:
+    """A Kafka record as aiokafka gives it; `timestamp` in milliseconds."""
 
     topic: str
     partition: int
     offset: int
-    generation_id: int
-    timestamp: float | None
+    timestamp: int | None
     key: bytes | None
     value: bytes | None
     headers: Sequence[tuple[str, bytes]] | None
 
 
 @dataclass(slots=True, eq=False)
-class FakeEvent:
-    """A Faust event: acknowledging it writes its offset down."""
+class FakeFetched:
+    """Fetched records; what becomes of them is written down."""
 
-    message: FakeKafkaMessage
     commits: Commits
+    generation: int
+    records: list[FakeRecord]
+    tracked: bool = False
 
-    @property
-    def app(self) -> FakeApp:
-        """The app whose consumer holds the message."""
-        return FakeApp(FakeConsumer(_Unacked(self.commits)))
+    def track(self) -> None:
+        """A rebalance now waits for these records."""
+        self.tracked = True
 
-    def ack(self) -> None:
-        """Acknowledge."""
-        self.commits.acknowledged.append(self.message.offset)
+    def acknowledge(self, offset: int) -> None:
+        """Acknowledge one of them."""
+        self.commits.acknowledge(offset)
+
+    def forget(self, offset: int) -> None:
+        """Let go of one of them."""
+        self.commits.forget(offset)
 
 
 JSON_HEADERS: Final = (("content-type", b"application/json"),)
@@ -317,6 +327,7 @@ class Bench:
     commits: Commits = field(default_factory=Commits)
     crashes: list[BaseException] = field(default_factory=list)
     health: Health = field(default_factory=lambda: Health(["guard"]))
+    sealer: Sealer | None = None
     batch_messages: int = 8
     max_rows: int = 4
 
@@ -326,14 +337,18 @@ class Bench:
             topics=TOPICS,
             schemas=self.schemas,
             registry=self.registry,
-            policy=self.policy,
+            policy=lambda: self.policy,
             scorer=self.scorer(),
             publisher=self.publisher,
+            audit=ChainedLog(
+                TOPICS.audit, appender=self.publisher, schemas=self.schemas, worker_id="w-1"
+            ),
             health=self.health,
             clock=self.clock,
             limits=self._limits(),
             worker_id="w-1",
             crash=self.crashes.append,
+            sealer=self.sealer,
         )
 
     def scorer(self) -> TrustingScorer:
@@ -348,6 +363,7 @@ class Bench:
                 batch_bytes=1_000_000,
                 batches_in_flight=2,
                 buffer_messages=4,
+                buffer_bytes=1_000_000,
                 linger_s=0.0,
             ),
             intake=Intake(max_text_bytes=1000, max_future_s=60.0),
@@ -372,16 +388,19 @@ class Bench:
             for offset, text in enumerate(texts)
         ]
 
-    def event(
-        self, offset: int, value: bytes | None, *, generation: int = 1,
+    def fetched(
+        self, *values: bytes | None, first: int = 0, generation: int = 1,
         headers: Sequence[tuple[str, bytes]] | None = JSON_HEADERS,
-    ) -> FakeEvent:  # fmt: skip
-        """A Faust event on the prompts topic."""
-        taken = FakeKafkaMessage(
-            topic="prompts", partition=0, offset=offset, generation_id=generation,
-            timestamp=NOON.timestamp(), key=b"k", value=value, headers=headers,
-        )  # fmt: skip
-        return FakeEvent(taken, self.commits)
+    ) -> FakeFetched:  # fmt: skip
+        """One fetch's records of the prompts topic, from offset `first` on."""
+        records = [
+            FakeRecord(
+                topic="prompts", partition=0, offset=offset, key=b"k", value=value,
+                timestamp=int(NOON.timestamp() * 1000), headers=headers,
+            )
+            for offset, value in enumerate(values, start=first)
+        ]  # fmt: skip
+        return FakeFetched(self.commits, generation, records)
 
     def verdicts(self) -> list[Any]:
         """Every published verdict, decoded."""

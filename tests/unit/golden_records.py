@@ -6,14 +6,17 @@ replaces one: a frame, once committed, must decode for ever.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from pipeline import codec
+from pipeline import chain_heads, codec
+from pipeline.chain import ChainHead, ChainState, Tip
 from pipeline.events import (
     Action,
     AuditEvent,
+    ChainLink,
     Coverage,
     Flagged,
     GuardRef,
@@ -90,6 +93,20 @@ AUDIT: Final = AuditEvent(
     worker_id="worker-1",
     attempt=2,
 )
+LINKED: Final = replace(
+    AUDIT,
+    key_id="acme/1",
+    chain=ChainLink(chain="worker-1/0123456789ab/3/0", sequence=300, previous=bytes(range(32))),
+)
+HEAD: Final = ChainHead(
+    chain="worker-1/0123456789ab/3/0",
+    worker_id="worker-1",
+    topic="moderation.audit.v1",
+    partition=3,
+    tip=Tip(sequence=300, hash=bytes(range(32))),
+    offset=4294967296,
+    state=ChainState.CLOSED,
+)
 
 
 def frames() -> dict[str, bytes]:
@@ -100,6 +117,8 @@ def frames() -> dict[str, bytes]:
         "completion.v1.bin": codec.encode_message(COMPLETION, schemas),
         "verdict.v1.bin": codec.encode_verdict(VERDICT, schemas),
         "audit.v1.bin": codec.encode_audit(AUDIT, schemas),
+        "audit-linked.v1.bin": codec.encode_audit(LINKED, schemas),
+        "chain-head.v1.bin": chain_heads.encode(HEAD, _AT, None, schemas),
     }
 
 

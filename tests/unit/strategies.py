@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from pipeline.events import (
     Action,
     AuditEvent,
+    ChainLink,
+    Ciphertext,
     Coverage,
     Flagged,
     GuardRef,
@@ -85,22 +87,35 @@ verdicts = st.builds(
     emitted_at=moments,
     source=st.builds(Position, topic=texts, partition=counts, offset=longs),
 )
-audits = st.builds(
-    AuditEvent,
-    verdict=verdicts,
-    content_hash=texts,
-    retention=st.sampled_from(Retention),
-    content=st.none() | st.binary(max_size=20),
-    context=st.none() | st.binary(max_size=20),
-    route=maybe_text,
-    language=maybe_text,
-    prompt_id=maybe_text,
-    sent_at=st.none() | moments,
-    template_digest=texts,
-    windows=counts,
-    batch_rows=counts,
-    queued_s=seconds,
-    inference_s=seconds,
-    worker_id=texts,
-    attempt=counts,
-)
+ciphertexts = st.binary(min_size=28, max_size=48).map(lambda body: Ciphertext(b"\x01" + body))
+
+
+def _audits(retention: Retention) -> st.SearchStrategy[AuditEvent]:
+    """Events of one retention; an encrypted one holds sealed content and names its key."""
+    sealed = retention is Retention.ENCRYPTED
+    contents = ciphertexts if sealed else st.none() | st.binary(max_size=20)
+    return st.builds(
+        AuditEvent,
+        verdict=verdicts,
+        content_hash=texts,
+        retention=st.just(retention),
+        content=contents,
+        context=st.none() | contents,
+        route=maybe_text,
+        language=maybe_text,
+        prompt_id=maybe_text,
+        sent_at=st.none() | moments,
+        template_digest=texts,
+        windows=counts,
+        batch_rows=counts,
+        queued_s=seconds,
+        inference_s=seconds,
+        worker_id=texts,
+        attempt=counts,
+        key_id=names if sealed else maybe_text,
+        chain=st.none()
+        | st.builds(ChainLink, chain=texts, sequence=longs, previous=st.binary(max_size=32)),
+    )
+
+
+audits = st.sampled_from(Retention).flatmap(_audits)

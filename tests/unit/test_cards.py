@@ -50,6 +50,8 @@ def test_a_card_tells_the_worker_all_it_must_know(tmp_path: Path) -> None:
         ("threshold", "1.5", "operating_points.balanced.unsafe"),
         ("threshold", "nan", "operating_points.balanced.unsafe"),
         ("labels", "[", "is not TOML"),
+        ("labels", "[" * 2000, "is not TOML"),
+        ("overlap", "9" * 5000, "is not TOML"),
     ],
 )
 def test_a_wrong_card_is_refused_naming_the_key(
@@ -88,11 +90,11 @@ def test_a_tokenizer_other_than_the_cards_is_refused(tmp_path: Path) -> None:
         cards.load(tmp_path)
 
 
-@pytest.mark.parametrize("name", ['"absent.json"', '""'])
+@pytest.mark.parametrize("name", ['"absent.json"', '""', '"' + "x" * 300 + '"'])
 def test_a_tokenizer_that_is_not_there_is_refused(tmp_path: Path, name: str) -> None:
     """A missing file, or a folder in its place, is said and no traceback."""
     write_card(tmp_path, tokenizer_file=name)
-    with pytest.raises(Misconfigured, match="no such file"):
+    with pytest.raises(Misconfigured, match=r"no such file|name too long"):
         cards.load(tmp_path)
 
 
@@ -148,3 +150,12 @@ def test_the_template_of_cards_used_here_is_valid(tmp_path: Path) -> None:
     """The tests above change one key of a card that loads."""
     (tmp_path / "card.toml").write_text(card_toml(write_tokenizer(tmp_path)))
     assert cards.load(tmp_path).template_digest.startswith("sha256:")
+
+
+@pytest.mark.parametrize(
+    "text", ["x = " + "[" * 2000, "x = " + "9" * 5000, "[digests]", "digests = 1"]
+)
+def test_a_text_that_is_no_card_has_no_identity(text: str) -> None:
+    """One such record in the policies topic would end every worker that reads it."""
+    with pytest.raises(Misconfigured, match="not a guard's card"):
+        cards.identity(text)

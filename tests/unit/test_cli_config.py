@@ -195,12 +195,13 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         server.shutdown()
 
 
+TOPICS = ("prompts", "completions", "verdicts", "audit", "policies", "chain-heads")
+
+
 def test_schemas_are_registered_under_their_topics(sluice: Sluice, registry: None) -> None:
     """Missing before, there after; registering twice changes nothing."""
     assert sluice("schemas", "check").code == 1
     first = sluice("schemas", "register", "--json").json["ids"]
-    assert set(first) == {
-        f"moderation.{topic}.v1-value" for topic in ("prompts", "completions", "verdicts", "audit")
-    }
+    assert set(first) == {f"moderation.{topic}.v1-value" for topic in TOPICS}
     assert sluice("schemas", "register", "--json").json["ids"] == first
     assert sluice("schemas", "check").code == 0

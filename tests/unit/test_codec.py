@@ -227,7 +227,8 @@ def test_an_unknown_action_from_the_future_is_read_as_unknown(verdict: Verdict) 
 def test_an_outcome_is_encoded_as_its_schemas_say(event: AuditEvent) -> None:
     """The shared encoding equals what the full schemas give, byte for byte."""
     outcome = Outcome(verdict=event.verdict, audit=event)
-    verdict, audit = codec.encode_outcome(outcome, SCHEMAS)
+    verdict, unlinked = codec.encode_outcome(outcome, SCHEMAS)
+    audit = codec.linked(unlinked, event.chain)
     assert codec.decode_audit(audit, SCHEMAS) == event
     assert audit[5:] == _plainly(codec.AUDIT, _record_of(audit))
     assert verdict[5:] == _plainly(codec.VERDICT, _record_of(audit)["verdict"])

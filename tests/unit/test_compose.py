@@ -31,6 +31,8 @@ ALERTS = {
     "NoTraffic",
     "WorkerNotReady",
     "PublishErrors",
+    "PolicyRefused",
+    "ChainHeadsStale",
 }
 # What others measure: Prometheus itself, its Python client, Triton (docs/user_guide/metrics.md).
 FOREIGN_METRICS = {

@@ -182,6 +182,8 @@ WRONG = {
     ),
     ("a.csv", "", "a.csv:2: field 'label' is missing"): "Goal,Target,Behavior\nsecret,b,c\n",
     ("a.csv", "", "no known format has the fields one, two"): "one,two\nsecret,b\n",
+    ("a.csv", "", "a.csv:1: this is not CSV"): '"text"x,label\nsecret,1\n',
+    ("a.csv", "xstest", "a.csv:1: this is not CSV"): '"prompt,type,focus\nsecret,a,b\n',
     ("a.jsonl", "jsonl", "holds no rows"): "",
     ("a.jsonl", "parquet", "format 'parquet'"): "",
 }
@@ -206,6 +208,22 @@ def test_a_file_that_is_not_there_or_not_whole_is_named(tmp_path: Path) -> None:
     (tmp_path / "cut.jsonl.gz").write_bytes(gzip.compress(b'{"text": "a"}' * 99)[:40])
     with pytest.raises(Misconfigured, match="whole compressed file"):
         formats.load(str(tmp_path / "cut.jsonl.gz"), PLAIN)
+
+
+def test_a_damaged_compressed_file_is_named(tmp_path: Path) -> None:
+    """Bytes that gzip cannot unpack end like those that are cut off."""
+    whole = gzip.compress(b'{"text": "a"}' * 99)
+    (tmp_path / "bad.jsonl.gz").write_bytes(whole[:10] + b"\x07" + whole[11:])
+    with pytest.raises(Misconfigured, match="whole compressed file"):
+        formats.load(str(tmp_path / "bad.jsonl.gz"), PLAIN)
+
+
+def test_rows_may_end_with_a_carriage_return_and_names_be_long(tmp_path: Path) -> None:
+    """As some spreadsheets write; detection reads the header as the rows are read."""
+    path = tmp_path / "old.csv"
+    path.write_bytes(b"text,label," + b"x" * 200_000 + b"\rhello,1,a\r")
+    (item,) = formats.load(str(path), PLAIN).items
+    assert (item.text, item.hazard) == ("hello", True)
 
 
 def test_a_mapping_of_an_unknown_field_is_refused() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline import codec
+from pipeline import chain, chain_heads, codec
 from pipeline.events import Kind
 
 from . import golden_records as golden
@@ -30,6 +30,23 @@ def test_an_old_audit_event_decodes(schemas: codec.Schemas) -> None:
     """An audit event of the first release is still the same: replay depends on it."""
     value = (golden.FOLDER / "audit.v1.bin").read_bytes()
     assert codec.decode_audit(value, schemas) == golden.AUDIT
+
+
+def test_a_linked_audit_event_is_the_same_for_ever(schemas: codec.Schemas) -> None:
+    """Byte for byte: hashes are taken of what is written, so no byte may ever differ."""
+    value = (golden.FOLDER / "audit-linked.v1.bin").read_bytes()
+    assert codec.decode_audit(value, schemas) == golden.LINKED
+    assert codec.link(value, schemas) == golden.LINKED.chain
+    assert codec.body(codec.encode_audit(golden.LINKED, schemas)) == codec.body(value)
+    hashed = chain.digest(codec.body(value)).hex()
+    assert hashed == "818242719a875780d0bf496f1eafc379df89a6e849eb258ca159958f2a508804"
+
+
+def test_a_chain_head_is_the_same_for_ever(schemas: codec.Schemas) -> None:
+    """Its signature is over these bytes."""
+    value = (golden.FOLDER / "chain-head.v1.bin").read_bytes()
+    found = chain_heads.decode(value, schemas)
+    assert (found.head, found.signed) == (golden.HEAD, codec.body(value))
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,19 @@ def test_a_record_that_is_no_dead_letter_raises_value_error(
         headers.dead_letter(key=None, value=None, headers=incomplete)
 
 
+@pytest.mark.parametrize(
+    "failed_at", [b"2025-01-01", b"0001-01-01T00:00:00+23:59", b"9999-12-31T23:59:59-23:59"]
+)
+def test_a_time_of_failure_that_cannot_be_ordered_is_not_ours(failed_at: bytes) -> None:
+    """One forged record without a zone, or beyond UTC's years, stopped `dlq ls` for all."""
+    forged = (
+        ("dlq_original_topic", b"t"), ("dlq_original_partition", b"1"),
+        ("dlq_original_offset", b"1"), ("dlq_failed_at", failed_at),
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="time of failure"):
+        headers.dead_letter(key=None, value=None, headers=forged)
+
+
 def test_header_names_are_matched_without_case_and_the_first_counts() -> None:
     """HTTP gateways change the case of names."""
     given_headers = [("Content-Type", b"a"), ("content-type", b"b")]

@@ -113,6 +113,11 @@ def test_a_template_survives_its_file(tmp_path: Path) -> None:
     [
         ("{", "JSONDecodeError"),
         ("{}", "TypeError"),
+        ("[" * 5000, "RecursionError"),
+        (
+            '{"prompt": 1, "completion": "-", "completion_alone": "-", "continuation": ""}',
+            "'prompt' must be text",
+        ),
         (
             '{"prompt": "-", "completion": "-", "completion_alone": "-", "continuation": ""}',
             "'prompt' must hold {{text}} once",

@@ -173,3 +173,18 @@ def test_the_shipped_policy_degrades_for_kids_and_holds_for_others(
     demo = shipped_policy.rules(Kind.PROMPT, "demo", None)
     assert (kids.on_unavailable, kids.unscanned_action) == (OnUnavailable.DEGRADE, Action.BLOCK)
     assert demo.on_unavailable is OnUnavailable.HOLD
+
+
+@pytest.mark.parametrize("value", ["[" * 2000, "9" * 5000, "{ a = " * 2000])
+def test_what_python_cannot_read_is_not_toml(value: str) -> None:
+    """Endless brackets and endless numbers are refused in words, like any other slip."""
+    with pytest.raises(Misconfigured, match="policy test is not TOML"):
+        policy_file.parse(f"id = {value}", name="test")
+
+
+@pytest.mark.parametrize("side", ["prompt", "completion"])
+def test_a_floor_for_an_unknown_category_is_refused(side: str) -> None:
+    """A misspelt category would be a floor under nobody, in silence."""
+    tables = TABLES | {f"[floor.{side}]": ["s4 = { block = 0.9 }"]}
+    with pytest.raises(Misconfigured, match=rf"floor.{side}: unknown category 's4'"):
+        policy_file.parse(render(tables), name="test")

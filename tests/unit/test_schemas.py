@@ -12,14 +12,15 @@ import avro.schema
 import pytest
 from avro.compatibility import ReaderWriterCompatibilityChecker, SchemaCompatibilityType
 
-from pipeline.codec import AUDIT, COMPLETION, PROMPT, VERDICT
+from pipeline.chain import ChainState
+from pipeline.codec import AUDIT, CHAIN_HEAD, COMPLETION, POLICY, PROMPT, VERDICT
 from pipeline.events import Action, Kind, Retention, Status
 from pipeline.resources import shipped
 
-NAMES = (PROMPT, COMPLETION, VERDICT, AUDIT)
+NAMES = (PROMPT, COMPLETION, VERDICT, AUDIT, POLICY, CHAIN_HEAD)
 every_schema = pytest.mark.parametrize("name", NAMES)
 every_input = pytest.mark.parametrize("name", [PROMPT, COMPLETION])
-every_output = pytest.mark.parametrize("name", [VERDICT, AUDIT])
+every_output = pytest.mark.parametrize("name", [VERDICT, AUDIT, POLICY, CHAIN_HEAD])
 
 
 def _load(*parts: str) -> Any:
@@ -59,12 +60,13 @@ def _enums() -> list[dict[str, Any]]:
 
 def test_every_enum_defaults_to_unknown() -> None:
     """An old reader turns a new symbol into UNKNOWN, which fails closed."""
-    assert sorted(enum["name"] for enum in _enums()) == ["Action", "Kind", "Retention", "Status"]
+    named = ["Action", "ChainState", "Kind", "PolicyRecordKind", "Retention", "Status"]
+    assert sorted(enum["name"] for enum in _enums()) == named
     for enum in _enums():
         assert enum["default"] == enum["symbols"][0] == "UNKNOWN", enum["name"]
 
 
-@pytest.mark.parametrize("python", [Action, Status, Retention])
+@pytest.mark.parametrize("python", [Action, ChainState, Status, Retention])
 def test_enums_have_the_symbols_of_their_python_enums(python: type[StrEnum]) -> None:
     """No symbol exists on one side only, and their order is the same."""
     (enum,) = (enum for enum in _enums() if enum["name"] == python.__name__)
@@ -138,10 +140,12 @@ def test_the_compatibility_check_looks_inside_the_verdict_of_an_audit_event() ->
 
 
 def test_every_id_names_a_schema_and_a_subject_once() -> None:
-    """ids.json lists each schema under one id and one subject."""
-    listing = _load("ids.json").values()
-    assert sorted(entry["schema"] for entry in listing) == sorted(NAMES)
-    assert len({entry["subject"] for entry in listing}) == len(NAMES)
+    """Each schema has one id and one subject; a superseded one keeps its id."""
+    listing = list(_load("ids.json").values())
+    now = [entry for entry in listing if not entry["schema"].startswith("released/")]
+    assert sorted(entry["schema"] for entry in now) == sorted(NAMES)
+    assert len({entry["subject"] for entry in now}) == len(NAMES)
+    assert {entry["subject"] for entry in listing} == {entry["subject"] for entry in now}
 
 
 @every_schema

@@ -119,6 +119,19 @@ def test_the_level_is_kept(restored_logging: None, capsys: pytest.CaptureFixture
     assert capsys.readouterr().err == ""
 
 
+def test_a_library_that_logs_through_structlog_is_held_back_too() -> None:
+    """Its record holds a dict: a retry that is logged must not end the worker."""
+    sparing = telemetry.Sparing(now=lambda: 100.0)
+
+    def passes(event: str, **fields: object) -> bool:
+        message = {"event": event, **fields}
+        return sparing.filter(logging.makeLogRecord({"name": "stamina", "msg": message}))
+
+    assert passes("stamina.retry_scheduled", retry_num=1)
+    assert not passes("stamina.retry_scheduled", retry_num=2)
+    assert passes("something else")
+
+
 def test_a_library_repeats_itself_only_every_ten_seconds() -> None:
     """The first of many equal lines passes, and the next after a while; ours always do."""
     now_s = 100.0

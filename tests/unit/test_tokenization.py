@@ -45,3 +45,12 @@ def test_a_tokenizer_that_cannot_be_read_is_named(tmp_path: Path, content: str |
     with pytest.raises(Misconfigured, match=r"tokenizer\.json cannot be read") as caught:
         Tokenizer(path)
     assert "Export the guard again" in caught.value.remedy
+
+
+def test_a_lone_surrogate_does_not_cost_the_batch_its_tokens(tmp_path: Path) -> None:
+    """It becomes one replacement character: neighbours and places are what they were."""
+    write_tokenizer(tmp_path)
+    tokenizer = Tokenizer(tmp_path / "tokenizer.json")
+    broken, replaced = "fine \ud800 unsafe", "fine \ufffd unsafe"
+    assert tokenizer.encode([broken, "fine"]) == tokenizer.encode([replaced, "fine"])
+    assert tokenizer.spans(broken) == tokenizer.spans(replaced) == [(0, 4), (5, 6), (7, 13)]
