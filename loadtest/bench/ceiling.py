@@ -88,6 +88,7 @@ async def direct(guard: Guard, calls: Sequence[Call], at: Settings, concurrency:
     waiting = iter(calls)
 
     async def ask(triton: TritonClassifier) -> None:
+        """Make the calls that nobody has made yet."""
         for call in waiting:
             await triton.infer(
                 guard.card.name, call.rows, length=call.length, pad_id=guard.card.pad_id
