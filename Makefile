@@ -7,8 +7,11 @@ KEEP ?=
 BENCH ?=
 RUNS ?= 1000000
 SEED ?= 1
+FAULT ?=
+MESSAGES ?=
+STORM_SEED ?=
 
-.PHONY: help demo test test-guards check fmt soak fuzz bench guard clean
+.PHONY: help demo chaos test test-guards check fmt soak fuzz bench guard clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -33,7 +36,7 @@ demo: $(VENV)/.embedded ## Run the main job on a real Kafka and a real Triton, t
 	@exec $(BIN)/sluice demo $(if $(KEEP),--keep)
 
 test: $(VENV)/.dev ## Run the test suite
-	$(BIN)/python -m pytest -m "not soak and not guards"
+	$(BIN)/python -m pytest -m "not soak and not guards and not chaos"
 
 $(VENV)/.guards: $(VENV)/.dev pyproject.toml
 	@echo "installing PyTorch and TensorRT's builder into $(VENV) (6 GB, once)"
@@ -43,8 +46,14 @@ $(VENV)/.guards: $(VENV)/.dev pyproject.toml
 test-guards: $(VENV)/.guards ## Run the tests of export, compile and training; they need PyTorch
 	$(BIN)/python -m pytest -m guards
 
-soak: $(VENV)/.dev ## Run the long crash test: 20,000 messages, SIGKILLs, an outage
-	$(BIN)/python -m pytest -m soak -s
+chaos: $(VENV)/.dev ## Run every fault of the catalogue and write tests/chaos/RESULTS.md (FAULT=name: only that one)
+	rm -rf $(or $(SLUICE_HOME),.sluice)/chaos
+	@status=0; $(BIN)/python -m pytest -m chaos tests/chaos $(if $(FAULT),-k $(FAULT)) || status=1; \
+	  $(if $(FAULT),,$(BIN)/python -m tests.chaos.table || status=1;) exit $$status
+
+soak: $(VENV)/.dev ## Run the long crash tests; MESSAGES=1000000 STORM_SEED=7: only the storm, at that size
+	SOAK_MESSAGES=$(MESSAGES) STORM_SEED=$(STORM_SEED) \
+	  $(BIN)/python -m pytest -m soak -s $(if $(MESSAGES),tests/chaos/test_storm.py)
 
 $(VENV)/.fuzz: $(VENV)/.dev pyproject.toml
 	@echo "installing atheris into $(VENV)"

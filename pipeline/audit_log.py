@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from pipeline import codec
@@ -33,10 +33,14 @@ class Entry:
 
 @dataclass(slots=True, kw_only=True)
 class Passed:
-    """Records that a reading has passed so far, and how many were no audit events."""
+    """Records that a reading has passed so far, and how many were no audit events.
+
+    `upto` holds the offset after the last of them in each partition.
+    """
 
     records: int = 0
     unreadable: int = 0
+    upto: dict[int, int] = field(default_factory=dict)
 
 
 async def read(
@@ -56,6 +60,7 @@ async def read(
     for part in sorted(slices, key=lambda each: (each.partition, each.start)):
         async for record in reader.read(topic, [part]):
             told.records += 1
+            told.upto[record.partition] = record.offset + 1
             entry = decoded(record, schemas)
             if entry is None:
                 told.unreadable += 1

@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import faust
+from faust.exceptions import ConsumerNotStarted
 from faust.types.auth import CredentialsT
 from faust.types.tuples import TP
 
@@ -53,7 +55,15 @@ class SluiceApp(faust.App):  # type: ignore[misc]  # faust has no complete types
         await super().on_stop()
 
     def measure_lag(self) -> None:
-        """Set the lag gauges from what the consumer last heard of the log's end."""
+        """Set the lag gauges from what the consumer last heard of the log's end.
+
+        An app says it is started a moment before its consumer is; until then
+        there is no lag to measure.
+        """
+        with suppress(ConsumerNotStarted):
+            self._measure_assigned()
+
+    def _measure_assigned(self) -> None:
         for tp in self.consumer.assignment():
             behind = self._behind(tp)
             if behind is not None:

@@ -38,6 +38,8 @@ DLQ_FAILED_AT: Final = "dlq_failed_at"
 DLQ_ATTEMPTS: Final = "dlq_attempts"
 RETRY_OF: Final = "sluice_retry_of"
 """On a message sent again: the position of the input that failed first."""
+REPLAY_OF: Final = "sluice_replay_of"
+"""On an audit event that a replay emitted: the position of the one it was made from."""
 _DLQ_PREFIX: Final = "dlq_"
 
 

@@ -32,7 +32,8 @@ CLASSIFIER_ERRORS: Final = Counter(
     "sluice_classifier_errors_total", "Guard calls that failed.", ["guard", "reason"]
 )
 PUBLISH_ERRORS: Final = Counter(
-    "sluice_publish_errors_total", "Publishing attempts the broker did not acknowledge."
+    "sluice_publish_errors_total",
+    "Publishing attempts the broker did not acknowledge, or not within five seconds.",
 )
 END_TO_END_SECONDS: Final = Histogram(
     "sluice_end_to_end_seconds",

@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Final
 
 from pipeline.errors import Reason, Rejected
 from pipeline.events import (
     Action,
     AuditEvent,
     Coverage,
+    Flagged,
     Judgement,
     Message,
     Outcome,
@@ -23,13 +25,15 @@ from pipeline.events import (
     Status,
     Verdict,
 )
-from pipeline.policy import Decision, Policy, Rules, decide, more_severe
+from pipeline.policy import Policy, Rules, decide, more_severe
 from pipeline.retention import Kept, keep
 from pipeline.sealing import NoKeys, Sealer
 from pipeline.taxonomy import name_of
 
 MAX_ID_CHARS = 512
 _NO_KEYS = NoKeys()
+_NOT_SCANNED: Final = "not scanned: "
+_ASKS_FOR: Final = "; the policy asks for "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +65,15 @@ class Stamp:
     scored_at: datetime | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decided:
+    """What a policy makes of scores: the part of a verdict that replay decides again."""
+
+    action: Action
+    status: Status
+    flagged: tuple[Flagged, ...]
+
+
 def admit(received: Received, policy: Policy, intake: Intake) -> Case:
     """The case to judge; raises Rejected when the message cannot be judged."""
     message = received.message
@@ -76,47 +89,59 @@ def admit(received: Received, policy: Policy, intake: Intake) -> Case:
     )
 
 
-def conclude(
-    case: Case, judgements: Sequence[Judgement], stamp: Stamp, sealer: Sealer = _NO_KEYS
-) -> Outcome:
-    """The verdict and audit event of a message that guards judged.
+def decided(
+    scores: Mapping[str, float], coverage: Coverage, status: Status, rules: Rules
+) -> Decided:
+    """What the rules make of a message; the worker and replay decide by this alone.
 
+    Where no guard ran (`unscanned`), the policy's unscanned action counts.
     Where the guards did not see all of the text, the status is `degraded`
     and the policy's partial action is the mildest that can result.
     """
+    if status is Status.UNSCANNED:
+        return Decided(action=rules.unscanned_action, status=Status.UNSCANNED, flagged=())
+    decision = decide(scores, rules)
+    if coverage.complete:
+        return Decided(action=decision.action, status=Status.SCORED, flagged=decision.flagged)
+    return Decided(
+        action=more_severe(decision.action, rules.partial_action),
+        status=Status.DEGRADED,
+        flagged=decision.flagged,
+    )
+
+
+def conclude(
+    case: Case, judgements: Sequence[Judgement], stamp: Stamp, sealer: Sealer = _NO_KEYS
+) -> Outcome:
+    """The verdict and audit event of a message that guards judged."""
     scores = merge(judgements)
-    decision = decide(scores, case.rules)
     coverage = least([judgement.coverage for judgement in judgements])
-    action, status = decision.action, Status.SCORED
-    if not coverage.complete:
-        action, status = more_severe(action, case.rules.partial_action), Status.DEGRADED
+    found = decided(scores, coverage, Status.SCORED, case.rules)
     return _outcome(
         case,
         stamp,
         sealer,
         judgements=judgements,
         scores=scores,
-        decision=decision,
-        action=action,
-        status=status,
+        found=found,
         coverage=coverage,
-        reason=_explain(case, decision, coverage),
+        reason=explain(found.flagged, coverage, tenant_known=case.tenant_known),
     )
 
 
 def unscanned(case: Case, cause: str, stamp: Stamp, sealer: Sealer = _NO_KEYS) -> Outcome:
     """The visible outcome of a message that no guard judged: never "scored"."""
+    coverage = Coverage(scanned_tokens=0, total_tokens=-1)
+    found = decided({}, coverage, Status.UNSCANNED, case.rules)
     return _outcome(
         case,
         stamp,
         sealer,
         judgements=(),
         scores={},
-        decision=Decision(action=case.rules.unscanned_action, flagged=()),
-        action=case.rules.unscanned_action,
-        status=Status.UNSCANNED,
-        coverage=Coverage(scanned_tokens=0, total_tokens=-1),
-        reason=f"not scanned: {cause}; the policy asks for {case.rules.unscanned_action.value}",
+        found=found,
+        coverage=coverage,
+        reason=unscanned_reason(cause, found.action),
     )
 
 
@@ -192,10 +217,11 @@ def _check_sent_at(message: Message, now: datetime, intake: Intake) -> None:
         )
 
 
-def _explain(case: Case, decision: Decision, coverage: Coverage) -> str:
+def explain(flagged: Sequence[Flagged], coverage: Coverage, *, tenant_known: bool) -> str:
+    """The reason of a verdict on a message that guards judged."""
     parts = []
-    if decision.flagged:
-        top = decision.flagged[0]
+    if flagged:
+        top = flagged[0]
         parts.append(
             f"{top.category} {name_of(top.category)}: {top.score:.3f} >= {top.threshold:g}"
             f" asks for {top.action.value} ({top.origin})"
@@ -204,9 +230,19 @@ def _explain(case: Case, decision: Decision, coverage: Coverage) -> str:
         parts.append("no threshold crossed")
     if not coverage.complete:
         parts.append(f"{coverage.scanned_tokens:,} of {coverage.total_tokens:,} tokens scanned")
-    if not case.tenant_known:
+    if not tenant_known:
         parts.append("the policy does not know the tenant: judged under the default")
     return "; ".join(parts)
+
+
+def unscanned_reason(cause: str, action: Action) -> str:
+    """The reason of a verdict on a message that no guard judged."""
+    return f"{_NOT_SCANNED}{cause}{_ASKS_FOR}{action.value}"
+
+
+def cause_of(reason: str) -> str:
+    """The cause within `unscanned_reason`'s text."""
+    return reason.removeprefix(_NOT_SCANNED).rpartition(_ASKS_FOR)[0]
 
 
 def _outcome(
@@ -216,9 +252,7 @@ def _outcome(
     *,
     judgements: Sequence[Judgement],
     scores: Mapping[str, float],
-    decision: Decision,
-    action: Action,
-    status: Status,
+    found: Decided,
     coverage: Coverage,
     reason: str,
 ) -> Outcome:
@@ -229,12 +263,12 @@ def _outcome(
         conversation_id=message.conversation_id,
         tenant=message.tenant,
         kind=message.kind,
-        action=action,
-        status=status,
+        action=found.action,
+        status=found.status,
         reason=reason,
         taxonomy=case.taxonomy,
         scores=scores,
-        flagged=decision.flagged,
+        flagged=found.flagged,
         coverage=coverage,
         guards=tuple(judgement.guard for judgement in judgements),
         policy=case.policy,

@@ -1,21 +1,26 @@
 """Score only with guards that prove to be the ones their cards describe.
 
 A wrong template, tokenizer or engine shows on the card's golden texts, before
-the first message and again after every outage, not in production verdicts.
+the first message, after every outage, and when another version answers, not in
+production verdicts.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Final, Protocol
+
+import structlog
 
 from pipeline.errors import Misconfigured, Reason, Rejected, Retryable, Suspected
 from pipeline.events import Message
 from pipeline.guards.cards import Golden
 from pipeline.health import Health
 from pipeline.scoring import Guard, Scored, Scorer
+
+log = structlog.get_logger(__name__)
 
 CANARY_EVERY_S: Final = 5.0
 TRIES_ALONE: Final = 2
@@ -30,7 +35,7 @@ class ServedGuards(Protocol):
 
 
 class VerifiedScorer:
-    """A scorer that passes the golden texts first, and after each outage again."""
+    """A scorer that passes the golden texts first, after each outage, and in each version."""
 
     def __init__(self, scorer: Scorer, served: ServedGuards, health: Health) -> None:
         self._scorer = scorer
@@ -39,6 +44,7 @@ class VerifiedScorer:
         self._lock = asyncio.Lock()
         self._gate = _Gate()
         self._verified = False
+        self._proved: frozenset[Version] = frozenset()
         self._used = False
 
     async def score(self, messages: Sequence[Message]) -> list[Scored]:
@@ -70,14 +76,19 @@ class VerifiedScorer:
             return [error] * len(messages)
         scored = await self._scorer.score(messages)
         self._used = True
-        if not any(isinstance(result, Retryable) for result in scored):
+        failed = any(isinstance(result, Retryable) for result in scored)
+        if not failed and _versions(scored) <= self._proved:
             return scored
         self._verified = False
         try:
             await self.verify()
         except Retryable:
-            return scored  # the guard is away: no message's fault
-        return [_suspected(result) for result in scored]
+            return self._proved_only(scored)  # the guard is away: no message's fault
+        return self._proved_only([_suspected(result) for result in scored])
+
+    def _proved_only(self, scored: Sequence[Scored]) -> list[Scored]:
+        """Without the judgements of a version that has not passed the golden texts."""
+        return [result if _versions([result]) <= self._proved else _UNPROVED for result in scored]
 
     async def verify(self) -> None:
         """Check digests and golden texts unless they passed since the last outage.
@@ -95,10 +106,13 @@ class VerifiedScorer:
             self._health.set("guard", ok=True, detail="answers as its card says")
 
     async def watch(self) -> None:
-        """Keep readiness true to the guards while no traffic shows it; never returns."""
+        """Keep readiness true to the guards, and see that nobody exchanges them; never returns.
+
+        Traffic itself shows that a guard answers, not that it still has the
+        weights it had: another model may be loaded under the same version.
+        """
         while True:
-            if not self._used:
-                await self._canary()
+            await (self._recheck() if self._used else self._canary())
             self._used = False
             await asyncio.sleep(CANARY_EVERY_S)
 
@@ -116,6 +130,11 @@ class VerifiedScorer:
         else:
             self._health.set("guard", ok=True, detail="answers as its card says")
 
+    async def _recheck(self) -> None:
+        with suppress(Retryable):  # whoever scores finds out
+            for guard in self._scorer.guards:
+                await self._check_digest(guard)
+
     async def _check_digest(self, guard: Guard) -> None:
         served = await self._served.served_digest(guard.card.name)
         if served is not None and served != guard.card.model_digest:
@@ -131,6 +150,12 @@ class VerifiedScorer:
             scored = await self._scorer.score([_message(text) for text in golden])
             for number, (text, result) in enumerate(zip(golden, scored, strict=True), start=1):
                 _compare(guard.card.name, number, text, result)
+            self._prove(_versions(scored))
+
+    def _prove(self, versions: frozenset[Version]) -> None:
+        for name, version in sorted(versions - self._proved):
+            log.info("guard-version", guard=name, version=version)
+        self._proved |= versions
 
 
 class _Gate:
@@ -161,6 +186,24 @@ class _Gate:
         async with self._entry:
             await self._empty.wait()
             yield
+
+
+Version = tuple[str, str]
+"""A guard's name and the version of it that answered."""
+
+_UNPROVED: Final = Retryable(
+    "a version of the guard answered that has not passed the golden texts",
+    remedy="It is asked again by itself",
+)
+
+
+def _versions(scored: Sequence[Scored]) -> frozenset[Version]:
+    return frozenset(
+        (each.guard.name, each.guard.version)
+        for result in scored
+        if isinstance(result, tuple)
+        for each in result
+    )
 
 
 def _suspected(result: Scored) -> Scored:

@@ -30,21 +30,24 @@ async def open_scorer(settings: Settings) -> AsyncIterator[Scorer]:
 
 def load_guards(settings: GuardSettings) -> list[Guard]:
     """The configured guards; raises Misconfigured naming card, key and remedy."""
-    found = []
-    for name in settings.names:
-        card = cards.load(settings.repository / name)
-        if card.name != name:
-            raise Misconfigured(
-                f"the card in folder {name!r} names guard {card.name!r}",
-                remedy="Give folder and card the same name",
-            )
-        found.append(Guard(card=card, tokenizer=Tokenizer(card.tokenizer)))
+    found = [load_guard(settings, name) for name in settings.names]
     if missing := uncovered_kinds(found):
         raise Misconfigured(
             f"no configured guard judges {', '.join(sorted(missing))} messages",
             remedy="Add a guard with that role to guards.names",
         )
     return found
+
+
+def load_guard(settings: GuardSettings, name: str) -> Guard:
+    """One guard of the repository; raises Misconfigured naming card, key and remedy."""
+    card = cards.load(settings.repository / name)
+    if card.name != name:
+        raise Misconfigured(
+            f"the card in folder {name!r} names guard {card.name!r}",
+            remedy="Give folder and card the same name",
+        )
+    return Guard(card=card, tokenizer=Tokenizer(card.tokenizer))
 
 
 def load_policy(settings: Settings) -> Policy:

@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
-from pipeline import checkpoints, codec, faust_app, metrics, schema_ids, wiring, worker
+from pipeline import checkpoints, codec, faust_app, metrics, outputs, schema_ids, wiring, worker
 from pipeline.adapters.clock import SystemClock
 from pipeline.adapters.kafka import KafkaPublisher, KafkaReader
 from pipeline.adapters.kafka_topics import missing_topics
@@ -35,7 +35,7 @@ from pipeline.settings import Settings
 from pipeline.signing import Signer
 from pipeline.stream import Flow, FlowLimits, Topics, add_agents
 
-_CHECKS = ("guard", "partitions", "policy", checkpoints.CHECK, KEYS)
+_CHECKS = ("guard", "partitions", "policy", checkpoints.CHECK, outputs.CHECK, KEYS)
 _HEADS_CLOSED_WITHIN_S: Final = 5.0
 
 
@@ -76,14 +76,15 @@ async def run_worker(settings: Settings) -> None:
                 follow=settings.policy.follow,
             )
             await feed.begin(publisher, wiring.policy_documents(settings, clock.now()))
+            seen = outputs.Outputs(health)
             flow = Flow(
                 topics=topics(settings),
                 schemas=schemas,
                 registry=Registry(settings.registry) if settings.registry.url else None,
                 policy=feed.current,
                 scorer=scorer,
-                publisher=publisher,
-                audit=audit,
+                publisher=outputs.WatchedPublisher(publisher, seen),
+                audit=outputs.WatchedAudit(audit, seen),
                 health=health,
                 clock=clock,
                 limits=flow_limits(settings),

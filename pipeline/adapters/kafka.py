@@ -15,6 +15,7 @@ from typing import Any, Final, Self
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import (
+    InvalidTimestampError,
     KafkaConnectionError,
     KafkaError,
     MessageSizeTooLargeError,
@@ -269,14 +270,24 @@ def _mapped(error: BaseException, settings: KafkaSettings) -> SluiceError:
             "an output topic does not exist", remedy="Run `sluice topics create`"
         )
     if isinstance(error, KafkaError) and not error.retriable and not _transient(error):
-        return Misconfigured(
-            f"the broker will not take a record ({type(error).__name__})",
-            remedy="Restart the worker; nothing was acknowledged, so Kafka delivers it again",
-        )
+        return _refused(error)
     if isinstance(error, KafkaError):
         return unreachable(settings, error)
     return Retryable(
         f"publishing failed ({type(error).__name__})", remedy="It is tried again by itself"
+    )
+
+
+def _refused(error: KafkaError) -> Misconfigured:
+    again = "nothing was acknowledged, so Kafka delivers it again"
+    if isinstance(error, InvalidTimestampError):
+        return Misconfigured(
+            "the broker refuses this host's time of day",
+            remedy=f"Set this host's clock right, and the broker's; {again}",
+        )
+    return Misconfigured(
+        f"the broker will not take a record ({type(error).__name__})",
+        remedy=f"Restart the worker; {again}",
     )
 
 

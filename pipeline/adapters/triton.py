@@ -17,7 +17,7 @@ from tritonclient.grpc.aio import InferenceServerClient, InferInput, InferReques
 from tritonclient.utils import InferenceServerException
 
 from pipeline import metrics
-from pipeline.errors import DependencyUnavailable, Misconfigured, Reason, Rejected, Retryable
+from pipeline.errors import DependencyUnavailable, Reason, Rejected, Retryable
 from pipeline.ports import Inference
 from pipeline.settings import TritonSettings
 
@@ -104,12 +104,16 @@ class TritonClassifier:
             raise self._unavailable(error) from error
 
     async def served_digest(self, guard: str) -> str | None:
-        """The weights' digest that the served configuration states, if it does."""
+        """The weights' digest that the served configuration states, if it does.
+
+        Raises DependencyUnavailable also where the guard is not loaded: an
+        operator who loads it again need not start every worker again as well.
+        """
         try:
             answer = await self._client.get_model_config(guard, client_timeout=3.0)
         except InferenceServerException as error:
             if error.status() == "StatusCode.NOT_FOUND":
-                raise self._no_model(guard) from error
+                raise self._unavailable_model(guard) from error
             raise self._unavailable(error) from error
         config: service_pb2.ModelConfigResponse = answer
         parameters: Any = config.config.parameters
@@ -182,10 +186,6 @@ class TritonClassifier:
             f"Triton at {self._settings.url} does not serve guard {guard!r}",
             remedy="Load it, or correct guards.names",
         )
-
-    def _no_model(self, guard: str) -> Misconfigured:
-        found = self._unavailable_model(guard)
-        return Misconfigured(found.message, remedy=found.remedy)
 
 
 def pad(

@@ -18,6 +18,7 @@ from pipeline.cli import (
     policy_topic,
     publish,
     reconcile,
+    replay,
     schemas,
     topics,
     up,
@@ -39,7 +40,7 @@ def register(root: typer.Typer) -> None:
     root.add_typer(dlq.app, name="dlq")
     root.add_typer(audit.app, name="audit")
     root.command("reconcile")(reconcile.reconcile)
-    root.add_typer(audit.app, name="audit")
+    root.command("replay")(replay.replay)
     root.add_typer(topics.app, name="topics")
     root.add_typer(schemas.app, name="schemas")
     root.add_typer(loadtest.app, name="loadtest")

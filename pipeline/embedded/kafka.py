@@ -12,7 +12,7 @@ import asyncio
 import base64
 import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -79,18 +79,21 @@ class EmbeddedKafka:
         port: int = 0,
         *,
         on_progress: Callable[[str], None] = lambda _line: None,
+        overrides: Mapping[str, object] | None = None,
     ) -> None:
         """Describe the broker; nothing runs before `start()`.
 
         `home` keeps what is resolved once (jars, class archive), `data` the
         topics and `broker.log`. `port` 0: a free one, the same at every start
         of this object. `on_progress` gets a line when something takes long.
+        `overrides` are broker settings that replace this module's.
         """
         self._home = home.resolve()
         self._data = data.resolve()
         self._port = port
         self._controller_port = 0
         self._on_progress = on_progress
+        self._overrides = dict(overrides or {})
         self._broker: ManagedProcess | None = None
         self._archive: tuple[Path, Path] | None = None
 
@@ -172,7 +175,7 @@ class EmbeddedKafka:
             "controller.quorum.voters": f"1@{controller}",
             "log.dirs": self._data / "topics",
         }
-        lines = [f"{key}={value}" for key, value in {**_SETTINGS, **own}.items()]
+        lines = [f"{key}={value}" for key, value in {**_SETTINGS, **own, **self._overrides}.items()]
         path = self._data / "server.properties"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("\n".join(lines) + "\n")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Iterator
 from typing import Final
@@ -10,14 +9,14 @@ from typing import Final
 import numpy as np
 
 from pipeline.evaluate.measures import Array, Ranking, figures
+from pipeline.proportions import Interval, wilson
+
+__all__ = ["Interval", "bootstrap", "draws", "paired", "span", "wilson"]
 
 DRAWS: Final = 1000
 SEED: Final = 20261
 _CELLS: Final = 1_000_000
 """Weights held at once: 8 MB a matrix, so that large sets stay small in memory."""
-_Z: Final = 1.959964
-
-Interval = tuple[float, float]
 
 
 def draws(rows: int, count: int, seed: int) -> Iterator[Array]:
@@ -54,16 +53,3 @@ def span(values: Array) -> Interval:
         warnings.simplefilter("ignore", RuntimeWarning)  # all NaN: then so is the interval
         low, high = np.nanpercentile(values, [2.5, 97.5])
     return float(low), float(high)
-
-
-def wilson(hits: int, rows: int) -> Interval:
-    """Wilson's score interval of a share; it stays honest at 0 and at 1.
-
-    E. B. Wilson, J. Am. Stat. Assoc. 22 (1927), 209-212.
-    """
-    if not rows:
-        return math.nan, math.nan
-    share, z2 = hits / rows, _Z * _Z
-    middle = (share + z2 / (2 * rows)) / (1 + z2 / rows)
-    half = _Z * math.sqrt(share * (1 - share) / rows + z2 / (4 * rows * rows)) / (1 + z2 / rows)
-    return max(0.0, middle - half), min(1.0, middle + half)

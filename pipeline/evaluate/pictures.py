@@ -1,19 +1,13 @@
-"""The report's pictures, as SVG that takes its colours from the page.
-
-Shapes are drawn in marker colours, which are then replaced by CSS variables:
-one picture serves the light page, the dark page and the printed one.
-"""
+"""The report's pictures: precision and recall, calibration, confusion."""
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from pipeline.errors import Misconfigured
+from pipeline.drawing import GRID, INK, PAPER, SERIES, blank, require, svg
 from pipeline.evaluate.measures import reliability
 from pipeline.evaluate.results import Measured, confusion
 
@@ -21,30 +15,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-INK, GRID, PAPER = "#010203", "#040506", "#070809"
-SERIES: Final = ("#0a0b01", "#0a0b02", "#0a0b03", "#0a0b04", "#0a0b05")
-_VARIABLES: Final = {
-    INK: "var(--ink)", GRID: "var(--grid)", PAPER: "var(--paper)",
-    **{color: f"var(--series-{number})" for number, color in enumerate(SERIES, start=1)},
-}  # fmt: skip
+__all__ = ["calibration", "confusion_matrix", "precision_recall", "require"]
+
 _DASHES: Final = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 _FAINTEST: Final = 0.06
 _FEWEST: Final = 5
 """Items that a step of the calibration needs to be drawn: fewer are noise."""
-
-
-def require() -> None:
-    """Raise Misconfigured when the libraries of the report are not installed."""
-    try:
-        import jinja2
-        import matplotlib as mpl
-    except ImportError as error:
-        raise Misconfigured(
-            f"--out needs {error.name}, which is not installed",
-            remedy="Install the extra: pip install 'sluice[report]'",
-        ) from error
-    assert jinja2.__version__
-    assert mpl.__version__
 
 
 def precision_recall(measured: Sequence[Measured]) -> str:
@@ -82,7 +58,7 @@ def confusion_matrix(measured: Measured) -> str:
     rows, columns, counts = confusion(measured)
     if len(rows) < 2 or len(columns) < 2:
         return ""
-    figure, axes = _blank(2.6 + 0.46 * len(columns), 1.3 + 0.34 * len(rows))
+    figure, axes = blank(2.6 + 0.46 * len(columns), 1.3 + 0.34 * len(rows))
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1.0)
     for (y, x), share in np.ndenumerate(shares):
         axes.add_patch(_cell(x, y, share))
@@ -96,7 +72,7 @@ def confusion_matrix(measured: Measured) -> str:
     axes.set_xlabel("highest category score of the flagged", color=INK)
     axes.set_ylabel("labelled", color=INK)
     axes.tick_params(length=0)
-    return _svg(figure)
+    return svg(figure)
 
 
 def _cell(x: int, y: int, share: float) -> Any:
@@ -108,7 +84,7 @@ def _cell(x: int, y: int, share: float) -> Any:
 
 
 def _axes(across: str, up: str) -> tuple[Figure, Axes]:
-    figure, axes = _blank(4.6, 4.0)
+    figure, axes = blank(4.6, 4.0)
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.02)
     axes.grid(visible=True, color=GRID, linewidth=0.6, alpha=0.6)
@@ -117,41 +93,8 @@ def _axes(across: str, up: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _blank(width: float, height: float) -> tuple[Figure, Axes]:
-    """A figure without a window system: no pyplot, no state between calls."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="tight")
-    figure.patch.set_alpha(0)
-    axes = figure.add_subplot()
-    axes.patch.set_alpha(0)
-    axes.tick_params(colors=INK, labelsize=9)
-    axes.set_axisbelow(True)
-    for side, spine in axes.spines.items():
-        spine.set_visible(side in {"left", "bottom"})
-        spine.set_color(GRID)
-    return figure, axes
-
-
 def _finish(figure: Figure, axes: Axes) -> str:
     legend = axes.legend(frameon=False, fontsize=9, loc="best")
     for text in legend.get_texts():
         text.set_color(INK)
-    return _svg(figure)
-
-
-def _svg(figure: Figure) -> str:
-    """The figure as an `<svg>` element, sized by the page."""
-    import matplotlib as mpl
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-
-    buffer = io.StringIO()
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "sluice"}):
-        canvas: Any = FigureCanvasSVG(figure)
-        canvas.print_svg(buffer, metadata={"Date": None, "Creator": None})
-    drawn = buffer.getvalue()
-    drawn = drawn[drawn.index("<svg") :]
-    drawn = re.sub(r"<metadata>.*?</metadata>", "", drawn, flags=re.DOTALL)
-    for color, variable in _VARIABLES.items():
-        drawn = drawn.replace(color, variable)
-    return drawn
+    return svg(figure)

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from itertools import groupby
 from typing import Final
 
+from pipeline.drawing import style
 from pipeline.evaluate import pictures
 from pipeline.evaluate.compare import Comparison
 from pipeline.evaluate.intervals import DRAWS
@@ -69,6 +70,7 @@ def render(
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         guards={one.guard: one.run.contender.facts for one in measured},
         sections=[_section(key, list(group), comparisons) for key, group in _by_set(measured)],
+        style=style(),
         titles=TITLES,
         ranked=[name for name in MEASURES if name not in {"recall", "fpr", "precision"}],
         gates=gates,

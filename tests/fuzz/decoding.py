@@ -63,7 +63,9 @@ def _survives(message: Message) -> None:
     assert message.message_id
     for text in (message.text, message.prompt or "", message.tenant):
         text.encode()
-    plain = message.kind is Kind.COMPLETION or (message.prompt or message.prompt_id) is None
+    # A prompt's schema has no place for what a prompt would answer.
+    answers_nothing = message.prompt is None and message.prompt_id is None
+    plain = message.kind is Kind.COMPLETION or answers_nothing
     if plain and _on_the_wire(message.sent_at):
         value = codec.encode_message(message, SCHEMAS)
         assert codec.decode_avro(value, message.kind, SCHEMAS) == message

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import socket
@@ -17,7 +16,6 @@ from pipeline.embedded import EmbeddedKafka, EmbeddedTriton
 from pipeline.embedded.loopback import free_ports
 from pipeline.embedded.stack import EmbeddedWorker
 from pipeline.events import Kind
-from pipeline.settings import home
 from tests.support import places
 from tests.support.places import MARKER, Place, ended, get, metric, until
 
@@ -198,40 +196,6 @@ async def test_a_frozen_worker_is_replaced_and_does_no_harm_on_waking(open_place
         assert report.total("verdicts") == 170
         assert frozen.status is None
         assert other.status is None
-
-
-# A lost broker --------------------------------------------------------------------
-
-
-async def test_a_broker_restarted_under_load_costs_nothing(
-    triton: EmbeddedTriton, tiny_repository: Path, tmp_path: Path
-) -> None:
-    """SIGKILL of the broker in the middle of the stream: the worker lives, all is accounted for."""
-    broker = EmbeddedKafka(home(), tmp_path / "kafka")
-    async with broker, places.open_place(
-        tmp_path, kafka=broker.bootstrap_servers, triton=triton.grpc_address,
-        repository=tiny_repository,
-    ) as place:  # fmt: skip
-        worker = await place.start_worker()
-        records = [place.record(f"text {n}", key=f"{n % 7}".encode()) for n in range(600)]
-        load = asyncio.create_task(_paced(place, records))
-        await until(lambda: _ended_messages(worker, 50), "first verdicts")
-        await broker.kill()
-        await asyncio.sleep(1.0)  # how long the broker is away
-        await broker.start()
-        await load
-        report = await place.reconciled(within_s=60.0)
-        assert report.total("verdicts") >= 600
-        assert report.total("dead_letters") == 0
-        assert worker.status is None
-        await until(worker.ready, "readiness")
-
-
-async def _paced(place: Place, records: list[places.Outgoing]) -> None:
-    """Publish in twelve parts with pauses; a lost broker is waited for."""
-    for start in range(0, len(records), 50):
-        await place.publish_through(records[start : start + 50])
-        await asyncio.sleep(0.1)
 
 
 async def _ended_messages(worker: EmbeddedWorker, at_least: int) -> bool:

@@ -2,13 +2,15 @@
 
 It is a real model in the real Triton (python backend, numpy), with a card, a
 tokenizer and golden texts; only its judgement is a toy. The words `slow`,
-`nan`, `fault` and `die` make it misbehave, for tests of what then happens.
+`nan`, `fault` and `die` make it misbehave, for tests of what then happens, and
+so do the orders of `order`, for every text at once.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
+import shutil
 from pathlib import Path
 
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
@@ -21,6 +23,7 @@ CATEGORY_OF = {
     "inject": "injection",
     "dan": "jailbreak",
 }
+_LOW = -4.0
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *CATEGORY_OF, "slow", "nan", "fault", "die"]
 
 _CONFIG = """
@@ -50,10 +53,30 @@ CATEGORY_OF = {category_of!r}
 
 
 class TritonPythonModel:
-    def execute(self, requests):
-        return [self._answer(request) for request in requests]
+    def initialize(self, args):
+        self._orders = os.path.join(args["model_repository"], "orders")
 
-    def _answer(self, request):
+    def execute(self, requests):
+        kind, value = self._order()
+        if kind == "pause":
+            time.sleep(float(value))
+        return [self._disobey(kind) or self._answer(request, kind) for request in requests]
+
+    def _order(self):
+        try:
+            with open(self._orders) as orders:
+                return (orders.read().split() + ["", ""])[:2]
+        except FileNotFoundError:
+            return "", ""
+
+    def _disobey(self, kind):
+        if kind == "error":
+            return pb.InferenceResponse(error=pb.TritonError("an error was ordered"))
+        if kind == "shape":
+            return pb.InferenceResponse([pb.Tensor("logits", np.zeros((1, 3), dtype=np.float32))])
+        return None
+
+    def _answer(self, request, kind):
         ids = pb.get_input_tensor_by_name(request, "input_ids").as_numpy()
         has = {{word: (ids == number).any(axis=1) for number, word in enumerate(WORDS)}}
         if has["die"].any():
@@ -62,12 +85,14 @@ class TritonPythonModel:
             return pb.InferenceResponse(error=pb.TritonError("fault asked for"))
         if has["slow"].any():
             time.sleep(0.5)
-        logits = np.full((len(ids), len(LABELS)), -4.0, dtype=np.float32)
+        logits = np.full((len(ids), len(LABELS)), {low}, dtype=np.float32)
         for word, label in CATEGORY_OF.items():
             logits[has[word], LABELS.index(label)] = 4.0
             if label.startswith("S"):
                 logits[has[word], LABELS.index("unsafe")] = 4.0
         logits[has["nan"]] = np.nan
+        if kind == "nan":
+            logits[:] = np.nan
         return pb.InferenceResponse([pb.Tensor("logits", logits)])
 """
 
@@ -121,10 +146,8 @@ scores = {{ unsafe = {high}, S10 = {high}, S9 = {low} }}
 def make(repository: Path, name: str = "tiny") -> Path:
     """Write the guard into a model repository; returns the repository."""
     folder = repository / name
-    (folder / "1").mkdir(parents=True, exist_ok=True)
-    model = _MODEL.format(words=WORDS, labels=LABELS, category_of=CATEGORY_OF)
+    model = _write_model(folder, version=1, low=_LOW)
     tokenizer = _tokenizer().to_str()
-    (folder / "1" / "model.py").write_text(model)
     (folder / "tokenizer.json").write_text(tokenizer)
     (folder / "config.pbtxt").write_text(_CONFIG.format(name=name, digest=_digest(model)))
     (folder / "card.toml").write_text(
@@ -135,11 +158,43 @@ def make(repository: Path, name: str = "tiny") -> Path:
             zeros=[0.0] * len(LABELS),
             model=_digest(model),
             tokenizer=_digest(tokenizer),
-            low=_sigmoid(-4.0),
+            low=_sigmoid(_LOW),
             high=_sigmoid(4.0),
         )
     )
     return repository
+
+
+def order(repository: Path, what: str, name: str = "tiny") -> None:
+    """Make a served guard misbehave at once, whatever the text; "" ends it.
+
+    `pause S` before each answer, `error`, `shape` (wrong), or `nan`.
+    """
+    partial = repository / name / "orders.partial"
+    partial.write_text(what)
+    partial.replace(repository / name / "orders")
+
+
+def add_version(repository: Path, version: int, *, low: float = -4.0, name: str = "tiny") -> None:
+    """Put another version beside the first; another `low` makes it another model."""
+    folder = repository / name
+    text = _write_model(folder, version=version, low=low)
+    (folder / "config.pbtxt").write_text(_CONFIG.format(name=name, digest=_digest(text)))
+
+
+def remove_version(repository: Path, version: int, name: str = "tiny") -> None:
+    """Take a version away again; what was first is served after the next load."""
+    folder = repository / name
+    shutil.rmtree(folder / str(version))
+    text = (folder / "1" / "model.py").read_text()
+    (folder / "config.pbtxt").write_text(_CONFIG.format(name=name, digest=_digest(text)))
+
+
+def _write_model(folder: Path, *, version: int, low: float) -> str:
+    model = _MODEL.format(words=WORDS, labels=LABELS, category_of=CATEGORY_OF, low=low)
+    (folder / str(version)).mkdir(parents=True, exist_ok=True)
+    (folder / str(version) / "model.py").write_text(model)
+    return model
 
 
 def _tokenizer() -> Tokenizer:

@@ -118,6 +118,7 @@ class ScriptedClassifier:
 
     scripts: list[Script] = field(default_factory=lambda: [by_words])
     calls: list[list[list[int]]] = field(default_factory=list)
+    version: str = "7"
 
     async def infer(
         self, guard: str, rows: Sequence[Sequence[int]], *, length: int, pad_id: int
@@ -128,7 +129,7 @@ class ScriptedClassifier:
         answer = script(rows)
         if isinstance(answer, SluiceError):
             raise answer
-        return Inference(logits=answer, version="7", elapsed_s=0.01)
+        return Inference(logits=answer, version=self.version, elapsed_s=0.01)
 
 
 def away(_: Sequence[Sequence[int]]) -> SluiceError:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipeline import codec
+from pipeline import codec, selftest
 from pipeline.errors import Misconfigured, Reason, Rejected, Retryable, Suspected
 from pipeline.health import Health
 from pipeline.scoring import Guard, Scored
@@ -183,3 +183,56 @@ async def test_a_refused_golden_text_is_a_misconfiguration(bench: Bench) -> None
     bench.classifier.scripts = [lambda _: refused]
     with pytest.raises(Misconfigured, match="refuses golden text 1: wrong shape"):
         await VerifiedScorer(bench.scorer(), Served(), Health(["guard"])).verify()
+
+
+async def test_another_version_passes_the_golden_texts_before_its_scores_count(
+    bench: Bench,
+) -> None:
+    """A replaced model of the same guard goes on; verdicts name the version that judged."""
+    scorer = verified(bench)
+    await scorer.score([message("fine")])
+    calls = len(bench.classifier.calls)
+    bench.classifier.version = "8"
+    (result,) = await scorer.score([message("fine")])
+    assert isinstance(result, tuple)
+    assert result[0].guard.version == "8"
+    assert len(bench.classifier.calls) > calls + 1, "no golden text was asked"
+    calls = len(bench.classifier.calls)
+    await scorer.score([message("fine")])
+    assert len(bench.classifier.calls) == calls + 1
+
+
+async def test_another_version_with_other_weights_judges_nothing(bench: Bench) -> None:
+    """Its first answers are thrown away: the guard is not what its card says."""
+    scorer = verified(bench)
+    await scorer.score([message("fine")])
+    bench.classifier.version = "8"
+    bench.classifier.scripts = [lambda rows: -by_words(rows)]
+    with pytest.raises(Misconfigured, match="golden text 1"):
+        await scorer.score([message("fine")])
+
+
+async def test_what_another_version_scored_waits_while_its_golden_texts_do(bench: Bench) -> None:
+    """Unproved scores are asked for again, and nobody is suspected."""
+    scorer = verified(bench)
+    await scorer.score([message("fine")])
+    bench.classifier.version = "8"
+    bench.classifier.scripts = [by_words, away]
+    (result,) = await scorer.score([message("fine")])
+    assert isinstance(result, Retryable)
+    assert not isinstance(result, Suspected)
+    assert "has not passed" in result.message
+
+
+async def test_a_model_exchanged_under_the_same_version_is_seen_under_load(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Traffic shows that it answers; its digest is asked for all the same."""
+    monkeypatch.setattr(selftest, "CANARY_EVERY_S", 0.0)
+    served = Served()
+    scorer = verified(bench, served)
+    await scorer.score([message("fine")])
+    served.digest = "sha256:other"
+    with pytest.raises(Misconfigured, match="sha256:other"):
+        async with asyncio.timeout(5.0):
+            await scorer.watch()
