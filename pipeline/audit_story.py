@@ -100,8 +100,9 @@ def kept(event: AuditEvent, rules: Rules | None) -> str:
         Retention.ENCRYPTED: f"encrypted with key {event.key_id}",
     }
     said = words.get(event.retention, "something that this release has no word for")
-    if rules is not None and rules.retention is not event.retention:
-        said += f" (the policy asks for {rules.retention.value}: the tenant had no usable key)"
+    asked = None if rules is None else rules.retention
+    if asked is Retention.ENCRYPTED and event.retention is Retention.HASH:
+        said += " (the policy asks for encrypted: no usable key)"
     return said
 
 
@@ -153,14 +154,14 @@ def _moments(event: AuditEvent, stored_ms: int) -> Iterator[tuple[str, datetime,
     yield "received", verdict.received_at, "by the worker"
     if verdict.guards:
         asked = verdict.received_at + timedelta(seconds=event.queued_s)
-        yield "asked", asked, f"the guard, after {_ms(event.queued_s)} in the queue"
+        yield "asked", asked, f"the guard, queued {_ms(event.queued_s)}"
         answered = asked + timedelta(seconds=event.inference_s)
         yield "answered", answered, f"after {_ms(event.inference_s)} of inference"
     if verdict.scored_at is not None:
-        yield "scored", verdict.scored_at, "all that travelled with it"
-    yield "emitted", verdict.emitted_at, "verdict and audit event made"
+        yield "scored", verdict.scored_at, "with its batch"
+    yield "emitted", verdict.emitted_at, "outcome made"
     stored = datetime.fromtimestamp(stored_ms / 1000, tz=verdict.emitted_at.tzinfo)
-    yield _STORED, stored, "Kafka's timestamp of the audit event, in whole ms"
+    yield _STORED, stored, "by Kafka's stamp, in whole ms"
 
 
 def _recorded(event: AuditEvent) -> dict[str, tuple[Limit, ...]]:

@@ -10,11 +10,11 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """One window of one request, by their indexes."""
+class Row(NamedTuple):
+    """One window of one request, by their indexes; a tuple, because it is a key so often."""
 
     request: int
     window: int

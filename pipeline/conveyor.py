@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -29,12 +29,16 @@ Item = TypeVar("Item", bound=Sized)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Bounds of the conveyor; `linger_s` lets a burst gather before it leaves."""
+    """Bounds of the conveyor; `linger_s` lets a burst gather before it leaves.
+
+    The buffer takes one item more than `buffer_bytes` allow.
+    """
 
     batch_messages: int
     batch_bytes: int
     batches_in_flight: int
     buffer_messages: int
+    buffer_bytes: int
     linger_s: float
 
 
@@ -59,6 +63,7 @@ class Conveyor(Generic[Item]):
         self._abandon = abandon
         self._crash = crash
         self._buffer: deque[Item] = deque()
+        self._buffered_bytes = 0
         self._running: set[asyncio.Task[None]] = set()
         self._slots = asyncio.Semaphore(limits.batches_in_flight)
         self._work = asyncio.Event()
@@ -70,16 +75,25 @@ class Conveyor(Generic[Item]):
         """True between `drain` and `resume`: nothing is taken."""
         return self._draining
 
-    async def admit(self, item: Item) -> None:
-        """Take an item, waiting while the buffer is full; while draining, abandon it."""
-        while len(self._buffer) >= self._limits.buffer_messages and not self._draining:
-            self._space.clear()
-            await self._space.wait()
-        if self._draining:
-            self._abandon(item)
-            return
-        self._buffer.append(item)
-        self._work.set()
+    async def admit(self, items: Iterable[Item]) -> None:
+        """Take items, waiting while the buffer is full; while draining, abandon them."""
+        for item in items:
+            while self._full() and not self._draining:
+                self._space.clear()
+                await self._space.wait()
+            if self._draining:
+                self._abandon(item)
+                continue
+            self._buffer.append(item)
+            self._buffered_bytes += item.size_bytes
+            self._work.set()
+
+    def _full(self) -> bool:
+        limits = self._limits
+        return (
+            len(self._buffer) >= limits.buffer_messages
+            or self._buffered_bytes >= limits.buffer_bytes
+        )
 
     async def run(self) -> None:
         """Start batches until cancelled."""
@@ -95,6 +109,7 @@ class Conveyor(Generic[Item]):
         self._draining = True
         while self._buffer:
             self._abandon(self._buffer.popleft())
+        self._buffered_bytes = 0
         self._work.clear()
         self._space.set()
         if self._running:
@@ -111,10 +126,12 @@ class Conveyor(Generic[Item]):
         batch: list[Item] = []
         size_bytes = 0
         while self._buffer and len(batch) < self._limits.batch_messages:
-            size_bytes += self._buffer[0].size_bytes
-            if batch and size_bytes > self._limits.batch_bytes:
+            next_bytes = self._buffer[0].size_bytes
+            if batch and size_bytes + next_bytes > self._limits.batch_bytes:
                 break
+            size_bytes += next_bytes
             batch.append(self._buffer.popleft())
+        self._buffered_bytes -= size_bytes
         self._space.set()
         if not self._buffer:
             self._work.clear()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final
 
 from pipeline.events import DeadLetter, Position
@@ -52,8 +53,16 @@ def first(headers: Iterable[tuple[str, bytes]], name: str) -> str | None:
     return None
 
 
+def is_json(headers: Iterable[tuple[str, bytes]]) -> bool:
+    """Whether the content type says JSON, whatever its parameters."""
+    content_type = first(headers, CONTENT_TYPE) or ""
+    return content_type.partition(";")[0].strip().lower() == JSON
+
+
 def trace_of(headers: Iterable[tuple[str, bytes]]) -> Headers:
     """The trace context among `headers`, untouched; a header without a value is none."""
+    if not headers:
+        return ()
     return tuple(
         (key, value)
         for key, value in headers
@@ -63,15 +72,20 @@ def trace_of(headers: Iterable[tuple[str, bytes]]) -> Headers:
 
 def event(*, id: str, type: str, source: str, time: datetime, trace: Headers = ()) -> Headers:
     """CloudEvents headers of an Avro event we emit, with the trace it belongs to."""
-    return (
-        (CE_ID, id.encode()),
-        (CE_TYPE, type.encode()),
-        (CE_SOURCE, source.encode()),
-        (CE_TIME, time.isoformat().encode()),
-        (CE_SPECVERSION, b"1.0"),
-        (CONTENT_TYPE, AVRO.encode()),
-        *trace,
-    )
+    return ((CE_ID, id.encode()), *_who(type, source), (CE_TIME, _written(time)), *_WHAT, *trace)
+
+
+_WHAT: Final = ((CE_SPECVERSION, b"1.0"), (CONTENT_TYPE, AVRO.encode()))
+
+
+@lru_cache(maxsize=64)
+def _who(type: str, source: str) -> Headers:
+    return ((CE_TYPE, type.encode()), (CE_SOURCE, source.encode()))
+
+
+@lru_cache(maxsize=256)
+def _written(time: datetime) -> bytes:
+    return time.isoformat().encode()
 
 
 def attempts(headers: Iterable[tuple[str, bytes]]) -> int:

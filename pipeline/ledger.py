@@ -8,27 +8,41 @@ ahead of it in its partition is. Pure: no clock, no IO.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 from pipeline.events import Position
 
 
+class Origin(Protocol):
+    """Where taken messages came from, and must be settled."""
+
+    def acknowledge(self, offset: int) -> None:
+        """Let this message's offset be committed; called in offset order."""
+
+    def forget(self, offset: int) -> None:
+        """Let go of a message without that, so that Kafka delivers it again."""
+
+
 @dataclass(slots=True, eq=False, kw_only=True)
 class Slot:
-    """One taken message, until it is acknowledged or given up.
-
-    `acknowledge` lets its offset be committed; `forget` lets go of it without
-    that, so that Kafka delivers it again.
-    """
+    """One taken message, until it is acknowledged or given up; `line` is the ledger's."""
 
     position: Position
     generation: int
     taken_at_s: float
     timestamp_ms: int | None
-    acknowledge: Callable[[], None]
-    forget: Callable[[], None]
+    origin: Origin
+    line: deque[Slot] | None = None
     settled: bool = False
+    forgotten: bool = False
+
+    def forget(self) -> None:
+        """Let go of the message, once: Kafka delivers it again."""
+        if not self.forgotten:
+            self.forgotten = True
+            self.origin.forget(self.position.offset)
 
 
 class Ledger:
@@ -44,9 +58,14 @@ class Ledger:
 
     def take(self, slot: Slot) -> None:
         """Enter a message; raises ValueError when its offset does not ascend."""
-        line = self._open.setdefault(self._key(slot), deque())
+        at = slot.position
+        key = (at.topic, at.partition, slot.generation)
+        line = self._open.get(key)
+        if line is None:
+            line = self._open[key] = deque()
         if line and line[-1].position.offset >= slot.position.offset:
             raise ValueError(f"{slot.position} was taken after {line[-1].position}")
+        slot.line = line
         line.append(slot)
         self._count += 1
 
@@ -57,10 +76,11 @@ class Ledger:
         is ignored: Kafka delivers it again.
         """
         slot.settled = True
-        line = self._open.get(self._key(slot))
+        line = slot.line
         acknowledged = 0
         while line and line[0].settled:
-            line.popleft().acknowledge()
+            head = line.popleft()
+            head.origin.acknowledge(head.position.offset)
             acknowledged += 1
         self._count -= acknowledged
         return acknowledged
@@ -68,6 +88,8 @@ class Ledger:
     def give_up(self) -> list[Slot]:
         """Forget every message that is not acknowledged, and return them."""
         abandoned = list(self.slots())
+        for line in self._open.values():
+            line.clear()  # what is settled later finds nothing to acknowledge
         self._open.clear()
         self._count = 0
         return abandoned
@@ -88,7 +110,3 @@ class Ledger:
         at = (slot.position for slot in self.heads())
         found = (p.offset for p in at if (p.topic, p.partition) == (topic, partition))
         return min(found, default=None)
-
-    @staticmethod
-    def _key(slot: Slot) -> tuple[str, int, int]:
-        return slot.position.topic, slot.position.partition, slot.generation

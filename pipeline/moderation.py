@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, NamedTuple
 
 from pipeline.errors import Reason, Rejected
 from pipeline.events import (
@@ -147,6 +147,8 @@ def unscanned(case: Case, cause: str, stamp: Stamp, sealer: Sealer = _NO_KEYS) -
 
 def merge(judgements: Sequence[Judgement]) -> dict[str, float]:
     """The highest score of each category over all guards."""
+    if len(judgements) == 1:
+        return dict(judgements[0].scores)
     scores: dict[str, float] = {}
     for judgement in judgements:
         for category, score in judgement.scores.items():
@@ -156,6 +158,8 @@ def merge(judgements: Sequence[Judgement]) -> dict[str, float]:
 
 def least(coverages: Sequence[Coverage]) -> Coverage:
     """The coverage of the guard that saw the smallest share of the text."""
+    if len(coverages) == 1:
+        return coverages[0]
     return min(coverages, key=lambda seen: seen.scanned_tokens / max(1, seen.total_tokens))
 
 
@@ -188,21 +192,23 @@ def _check_ids(message: Message) -> None:
         raise Rejected(
             Reason.MISSING_FIELD, "the field 'message_id' is empty", remedy="Set 'message_id'"
         )
-    named = {
-        "message_id": message.message_id,
-        "conversation_id": message.conversation_id,
-        "tenant": message.tenant,
-        "route": message.route,
-        "prompt_id": message.prompt_id,
-    }
-    for name, value in named.items():
-        if value is not None and len(value) > MAX_ID_CHARS:
+    named = (
+        ("message_id", message.message_id),
+        ("conversation_id", message.conversation_id),
+        ("tenant", message.tenant),
+        ("route", message.route),
+        ("prompt_id", message.prompt_id),
+    )
+    for name, value in named:
+        if not value:
+            continue
+        if len(value) > MAX_ID_CHARS:
             raise Rejected(
                 Reason.OVERSIZE,
                 f"the field {name!r} has {len(value):,} characters, the limit is {MAX_ID_CHARS}",
                 remedy=f"Shorten {name!r}",
             )
-        _utf8_size(value or "")
+        _utf8_size(value)
 
 
 def _check_sent_at(message: Message, now: datetime, intake: Intake) -> None:
@@ -285,6 +291,7 @@ def _outcome(
 def _audit(
     message: Message, kept: Kept, verdict: Verdict, judgements: Sequence[Judgement], stamp: Stamp
 ) -> AuditEvent:
+    effort: Judgement | _Effort = judgements[0] if len(judgements) == 1 else _effort(judgements)
     return AuditEvent(
         verdict=verdict,
         content_hash=kept.content_hash,
@@ -296,11 +303,31 @@ def _audit(
         language=message.language,
         prompt_id=message.prompt_id,
         sent_at=message.sent_at,
+        template_digest=effort.template_digest,
+        windows=effort.windows,
+        batch_rows=effort.batch_rows,
+        queued_s=effort.queued_s,
+        inference_s=effort.inference_s,
+        worker_id=stamp.worker_id,
+        attempt=stamp.attempt,
+    )
+
+
+class _Effort(NamedTuple):
+    """What several guards' judgements took together."""
+
+    template_digest: str
+    windows: int
+    batch_rows: int
+    queued_s: float
+    inference_s: float
+
+
+def _effort(judgements: Sequence[Judgement]) -> _Effort:
+    return _Effort(
         template_digest=",".join(judgement.template_digest for judgement in judgements),
         windows=sum(judgement.windows for judgement in judgements),
         batch_rows=max((judgement.batch_rows for judgement in judgements), default=0),
         queued_s=max((judgement.queued_s for judgement in judgements), default=0.0),
         inference_s=max((judgement.inference_s for judgement in judgements), default=0.0),
-        worker_id=stamp.worker_id,
-        attempt=stamp.attempt,
     )

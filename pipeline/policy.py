@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from pipeline.errors import Reason, Rejected
 from pipeline.events import Action, Flagged, Kind, PolicyRef, Retention
@@ -104,17 +105,19 @@ def _seals(by_kind: Mapping[Kind, Rules]) -> bool:
     return any(rules.retention is Retention.ENCRYPTED for rules in by_kind.values())
 
 
+_ALLOWED: Final = Decision(action=Action.ALLOW, flagged=())
+
+
 def decide(scores: Mapping[str, float], rules: Rules) -> Decision:
     """The most severe action that any crossed threshold, or the floor, asks for."""
-    crossed = sorted(
-        _crossed(scores, rules.thresholds + rules.floor),
-        key=lambda flagged: (-flagged.action.severity, -flagged.score, flagged.category),
-    )
+    crossed = [*_crossed(scores, rules.thresholds), *_crossed(scores, rules.floor)]
+    if not crossed:
+        return _ALLOWED
+    crossed.sort(key=lambda flagged: (-flagged.action.severity, -flagged.score, flagged.category))
     worst: dict[str, Flagged] = {}
     for flagged in crossed:
         worst.setdefault(flagged.category, flagged)
-    action = crossed[0].action if crossed else Action.ALLOW
-    return Decision(action=action, flagged=tuple(worst.values()))
+    return Decision(action=crossed[0].action, flagged=tuple(worst.values()))
 
 
 def more_severe(one: Action, other: Action) -> Action:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,6 +80,8 @@ class Scorer:
     async def score(self, messages: Sequence[Message]) -> list[Scored]:
         """One `Scored` per message, in order; raises nothing but Misconfigured."""
         parts = await asyncio.gather(*(self._score_with(guard, messages) for guard in self._guards))
+        if len(parts) == 1:
+            return parts[0]
         return [_join([part[index] for part in parts]) for index in range(len(messages))]
 
     async def _score_with(self, guard: Guard, messages: Sequence[Message]) -> list[Scored]:
@@ -188,10 +191,10 @@ def _judge(card: Card, request: int, text: Windowed, answers: _Answers, began_s:
         if not isinstance(answer, _Answer):
             return answer
         good.append(answer)
-    highest = np.max(np.stack([answer.scores for answer in good]), axis=0)
+    highest = good[0].scores if len(good) == 1 else _highest(good)
     return (
         Judgement(
-            guard=GuardRef(name=card.name, version=good[0].version, digest=card.digest),
+            guard=_ref(card.name, good[0].version, card.digest),
             scores=_by_label(card.labels, highest),
             coverage=text.coverage,
             template_digest=card.template_digest,
@@ -201,6 +204,16 @@ def _judge(card: Card, request: int, text: Windowed, answers: _Answers, began_s:
             inference_s=max(answer.elapsed_s for answer in good),
         ),
     )
+
+
+def _highest(answers: Sequence[_Answer]) -> NDArray[np.float32]:
+    """The highest score of each label over a text's windows."""
+    return np.asarray(np.max(np.stack([answer.scores for answer in answers]), axis=0))
+
+
+@lru_cache(maxsize=64)
+def _ref(name: str, version: str, digest: str) -> GuardRef:
+    return GuardRef(name=name, version=version, digest=digest)
 
 
 def _by_label(labels: Sequence[str], scores: NDArray[np.float32]) -> Mapping[str, float]:

@@ -10,6 +10,7 @@ from pipeline.errors import Misconfigured
 from pipeline.events import Action, AuditEvent, Kind, Status
 
 _SCALE: Final = 2**64
+_LISTED: Final = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,11 +53,14 @@ class Selection:
         )
 
     def as_json(self) -> dict[str, Any]:
-        """What restricts, as a JSON document; empty where nothing does."""
+        """What restricts, as a JSON document; empty where nothing does.
+
+        A long list of ids is told by its length and digest.
+        """
         sets = {
             name: sorted(getattr(self, name))
-            for name in ("tenants", "kinds", "actions", "statuses", "categories", "ids")
-        }
+            for name in ("tenants", "kinds", "actions", "statuses", "categories")
+        } | {"ids": _told(self.ids)}
         found: dict[str, Any] = {name: values for name, values in sets.items() if values}
         return found | ({"sample": self.sample, "seed": self.seed} if self.sample < 1 else {})
 
@@ -71,6 +75,13 @@ def parse_share(text: str) -> float:
     if not 0 <= share <= 1:
         raise Misconfigured(f"{text!r} is not a share", remedy="Write 1% or 0.01")
     return share
+
+
+def _told(ids: frozenset[str]) -> list[str]:
+    if len(ids) <= _LISTED:
+        return sorted(ids)
+    digest = hashlib.sha256("\n".join(sorted(ids)).encode("utf-8", "surrogatepass")).hexdigest()
+    return [f"{len(ids):,} ids, sha256:{digest}"]
 
 
 def _place(seed: int, verdict_id: str) -> float:

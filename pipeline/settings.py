@@ -146,7 +146,11 @@ class PolicySettings(_Section):
 class AuditSettings(_Section):
     """The audit log's hash chains and the keys of its encrypted content."""
 
-    checkpoint_s: Seconds = Field(5.0, description="how often chain heads are written down")
+    checkpoint_s: Seconds = Field(
+        5.0,
+        description="how often chain heads are written down; what a killed worker audited since"
+        " then can be cut off without a trace",
+    )
     signing_key_file: Path | None = Field(
         None, description="Ed25519 private key in PEM that signs chain heads"
     )

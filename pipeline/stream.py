@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Container, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import count
 from typing import Any, Final, Protocol
 
@@ -20,13 +21,13 @@ import faust
 import stamina
 import structlog
 
-from pipeline import codec, headers, metrics, moderation, telemetry
+from pipeline import codec, headers, metrics, moderation, tally, telemetry
 from pipeline.conveyor import Conveyor, Limits
 from pipeline.dead_letters import Bound, Budget
 from pipeline.errors import Reason, Rejected, Retryable, Suspected
-from pipeline.events import DeadLetter, Judgement, Kind, Message, Outcome, Position, Received
+from pipeline.events import DeadLetter, Kind, Message, Outcome, Position, Received
 from pipeline.health import Health
-from pipeline.ledger import Ledger, Slot
+from pipeline.ledger import Ledger, Origin, Slot
 from pipeline.moderation import Case, Intake, Stamp
 from pipeline.policy import OnUnavailable, Policy
 from pipeline.ports import AuditLog, Clock, Outgoing, Publisher, SchemaRegistry
@@ -113,6 +114,21 @@ class Admitted:
 Refused = tuple[Inbound, Rejected]
 
 
+class Fetched(Origin, Protocol):
+    """Records of one partition as a fetch returned them; raw, offsets ascending."""
+
+    @property
+    def generation(self) -> int:
+        """The assignment that they were fetched under."""
+
+    @property
+    def records(self) -> Sequence[Any]:
+        """Kafka's records: topic, partition, offset, timestamp (ms), key, value, headers."""
+
+    def track(self) -> None:
+        """Let a rebalance wait until each is acknowledged or let go."""
+
+
 class Scores(Protocol):
     """The slice of a scorer the flow needs."""
 
@@ -129,12 +145,11 @@ def add_agents(app: faust.App, topics: Topics, flow: Flow) -> None:
     def agent_on(kind: Kind, topic: str) -> None:
         @app.agent(_raw(app, topic), name=f"moderate-{kind.value}s")  # type: ignore[untyped-decorator]
         async def moderate(stream: Any) -> None:
-            """Hand over every event; never acknowledges, never raises (pipeline/DESIGN.md)."""
-            # The channel, not the stream: nothing then acknowledges behind our back, and an
-            # event costs a third. What the stream would do, tracking, is done here.
-            async for event in stream.channel:
-                app.consumer.track_message(event.message)
-                await flow.take(kind, event, current=app.consumer_generation_id)
+            """Hand over what was fetched; never acknowledges, never raises (pipeline/DESIGN.md)."""
+            # The channel, not the stream: it holds what the lean consumer put there, and
+            # nothing acknowledges behind our back.
+            async for fetched in stream.channel:
+                await flow.take(kind, fetched, current=app.consumer_generation_id)
 
     for kind, topic in topics.inputs.items():
         agent_on(kind, topic)
@@ -196,42 +211,42 @@ class Flow:
 
     # 1. Take ---------------------------------------------------------------
 
-    async def take(self, kind: Kind, event: Any, *, current: int) -> None:
-        """Enter a Faust event; waits while the conveyor is full. Never raises."""
+    async def take(self, kind: Kind, fetched: Fetched, *, current: int) -> None:
+        """Enter fetched messages; waits while the conveyor is full. Never raises."""
         try:
-            slot = self._slot(event)
-            if self.conveyor.draining or slot.generation != current:
-                slot.forget()  # another assignment's: Kafka delivers it again
-                return
-            self.ledger.take(slot)
+            if self.conveyor.draining or fetched.generation != current:
+                return  # another assignment's, and not tracked: Kafka delivers it again
+            fetched.track()
+            inbounds = self._inbounds(kind, fetched)
+            for inbound in inbounds:
+                self.ledger.take(inbound.slot)
             metrics.IN_FLIGHT.set(len(self.ledger))
-            await self.conveyor.admit(self._inbound(kind, event.message, slot))
+            await self.conveyor.admit(inbounds)
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # an exception that left an agent would lose messages
             self._crash(error)
 
-    def _slot(self, event: Any) -> Slot:
-        message = event.message
-        return Slot(
-            position=Position(
-                topic=message.topic, partition=message.partition, offset=message.offset
-            ),
-            generation=message.generation_id,
-            taken_at_s=self._clock.monotonic(),
-            timestamp_ms=int(message.timestamp * 1000) if (message.timestamp or 0) > 0 else None,
-            acknowledge=event.ack,
-            forget=lambda: event.app.consumer.unacked.discard(message),
-        )
-
-    def _inbound(self, kind: Kind, message: Any, slot: Slot) -> Inbound:
-        return Inbound(
-            kind=kind,
-            key=message.key,
-            value=message.value,
-            headers=tuple(message.headers or ()),
-            slot=slot,
-        )
+    def _inbounds(self, kind: Kind, fetched: Fetched) -> list[Inbound]:
+        now_s = self._clock.monotonic()
+        return [
+            Inbound(
+                kind=kind,
+                key=record.key,
+                value=record.value,
+                headers=tuple(record.headers or ()),
+                slot=Slot(
+                    position=Position(
+                        topic=record.topic, partition=record.partition, offset=record.offset
+                    ),
+                    generation=fetched.generation,
+                    taken_at_s=now_s,
+                    timestamp_ms=record.timestamp if (record.timestamp or 0) > 0 else None,
+                    origin=fetched,
+                ),
+            )
+            for record in fetched.records
+        ]
 
     # 2. Judge a batch --------------------------------------------------------
 
@@ -249,20 +264,21 @@ class Flow:
     async def decode(self, batch: Sequence[Inbound]) -> tuple[list[Admitted], list[Refused]]:
         """The messages that may be judged, and those that never can be."""
         await self._learn_schemas(batch)
+        now = self._clock.now()
         oks: list[Admitted] = []
         errs: list[Refused] = []
         for inbound in batch:
             try:
-                oks.append(self._admit(inbound))
+                oks.append(self._admit(inbound, now))
             except Rejected as error:
                 errs.append((inbound, error))
         return oks, errs
 
-    def _admit(self, inbound: Inbound) -> Admitted:
+    def _admit(self, inbound: Inbound, now: datetime) -> Admitted:
         received = Received(
             message=self._message(inbound),
             position=inbound.position,
-            received_at=self._clock.now(),
+            received_at=now,
             headers=headers.trace_of(inbound.headers),
         )
         case = moderation.admit(received, self._policy(), self._limits.intake)
@@ -279,8 +295,7 @@ class Flow:
                 f" {self._limits.max_value_bytes:,}",
                 remedy="Publish it in parts, or raise limits.max_text_bytes",
             )
-        content_type = headers.first(inbound.headers, headers.CONTENT_TYPE) or ""
-        if content_type.partition(";")[0].strip().lower() == headers.JSON:
+        if inbound.headers and headers.is_json(inbound.headers):
             return codec.decode_json(value, inbound.kind)
         return codec.decode_avro(value, inbound.kind, self._schemas)
 
@@ -323,25 +338,37 @@ class Flow:
     async def _ask(self, waiting: Sequence[Admitted], failures: Counter[Position]) -> list[Scored]:
         """Score together, and alone what the guard failed on too often; count failures."""
         suspects = {position for position, times in failures.items() if times >= self._patience}
-        scored = await self._ask_together([e for e in waiting if e.position not in suspects])
+        asked = [e for e in waiting if e.position not in suspects] if suspects else waiting
+        together = await self._scorer.score([each.case.received.message for each in asked])
+        scored = await self._with_suspects(waiting, suspects, together) if suspects else together
+        failures.update(
+            each.position
+            for each, result in zip(waiting, scored, strict=True)
+            if isinstance(result, Suspected)
+        )
+        return scored
+
+    async def _with_suspects(
+        self, waiting: Sequence[Admitted], suspects: Container[Position], together: Iterable[Scored]
+    ) -> list[Scored]:
+        """All results in order: those scored together, and each suspect's, scored alone."""
+        others = iter(together)
+        scored: list[Scored] = []
         away: Retryable | None = None
         for each in waiting:
             if each.position in suspects:
                 result = away or await self._scorer.score_alone(each.case.received.message)
-                scored[each.position] = result
                 away = result if isinstance(result, Retryable) else None
-        failures.update(at for at, result in scored.items() if isinstance(result, Suspected))
-        return [scored[each.position] for each in waiting]
-
-    async def _ask_together(self, asked: Sequence[Admitted]) -> dict[Position, Scored]:
-        scored = await self._scorer.score([each.case.received.message for each in asked])
-        return dict(zip((each.position for each in asked), scored, strict=True))
+            else:
+                result = next(others)
+            scored.append(result)
+        return scored
 
     async def _settle_scored(
         self, asked: Sequence[Admitted], scored: Sequence[Scored], attempt: int
     ) -> Retryable | None:
         """Settle what has a result; returns why something has none yet."""
-        scored_at = self._clock.now()
+        stamp = self._stamp(attempt, self._clock.now())
         outcomes: list[tuple[Inbound, Outcome]] = []
         refused: list[Refused] = []
         cause = _cause(scored)
@@ -349,7 +376,9 @@ class Flow:
             if isinstance(result, Rejected):
                 refused.append((each.inbound, result))
             elif not isinstance(result, Retryable):
-                outcomes.append((each.inbound, self._conclude(each, result, attempt, scored_at)))
+                outcomes.append(
+                    (each.inbound, moderation.conclude(each.case, result, stamp, self._sealer))
+                )
         away = not (cause is None or isinstance(cause, Suspected))
         self._health.set("guard", ok=not away, detail=str(cause or "answers"))
         self._budget.revise(dead=len(refused))
@@ -372,15 +401,9 @@ class Flow:
         )
         return [each for each in waiting if each not in overdue]
 
-    # 5. Conclude (pure) ------------------------------------------------------
+    # 5. Conclude: `moderation`, pure; a batch shares its stamp -------------------
 
-    def _conclude(
-        self, each: Admitted, judgements: Sequence[Judgement], attempt: int, scored_at: Any
-    ) -> Outcome:
-        stamp = self._stamp(attempt, scored_at)
-        return moderation.conclude(each.case, judgements, stamp, self._sealer)
-
-    def _stamp(self, attempt: int, scored_at: Any = None) -> Stamp:
+    def _stamp(self, attempt: int, scored_at: datetime | None = None) -> Stamp:
         return Stamp(
             worker_id=self._worker_id,
             now=self._clock.now(),
@@ -402,8 +425,7 @@ class Flow:
                 self._audit.write([event for _, event in records]),
             )
         )
-        for inbound, outcome in outcomes:
-            self._count(inbound, outcome)
+        self._count(outcomes)
         self._settle([inbound for inbound, _ in outcomes])
 
     async def bury(self, refused: Sequence[Refused]) -> None:
@@ -495,22 +517,17 @@ class Flow:
         oldest_s = min(inbound.slot.taken_at_s for inbound in batch)
         metrics.STAGE_SECONDS.labels("wait").observe(self._clock.monotonic() - oldest_s)
 
-    def _count(self, inbound: Inbound, outcome: Outcome) -> None:
-        verdict = outcome.verdict
-        category = verdict.flagged[0].category if verdict.flagged else ""
-        metrics.MESSAGES.labels(inbound.position.topic, "verdict").inc()
-        metrics.VERDICTS.labels(verdict.kind.value, verdict.action.value, category).inc()
-        if not verdict.coverage.complete or not verdict.guards:
-            metrics.DEGRADED.labels(verdict.status.value, verdict.action.value).inc()
-        if inbound.slot.timestamp_ms is not None:
-            age_s = self._clock.now().timestamp() - inbound.slot.timestamp_ms / 1000
-            metrics.END_TO_END_SECONDS.labels(verdict.kind.value).observe(max(0.0, age_s))
+    def _count(self, outcomes: Sequence[tuple[Inbound, Outcome]]) -> None:
+        ended = ((outcome.verdict, inbound.slot.timestamp_ms) for inbound, outcome in outcomes)
+        tally.count(ended, self._clock.now().timestamp())
 
 
 def _by_length(admitted: Sequence[Admitted]) -> list[list[Admitted]]:
     """Short and long texts apart: a short one's verdict does not wait for a long one's."""
-    short = [each for each in admitted if each.chars <= LONG_CHARS]
-    long = [each for each in admitted if each.chars > LONG_CHARS]
+    short: list[Admitted] = []
+    long: list[Admitted] = []
+    for each in admitted:
+        (short if each.chars <= LONG_CHARS else long).append(each)
     return [group for group in (short, long) if group]
 
 

@@ -98,6 +98,8 @@ def batch_span(batch: Sequence[Headers]) -> Iterator[None]:
 
 
 def _link(headers: Headers) -> trace.Link | None:
+    if not headers:
+        return None
     carrier = {key: value.decode("ascii", "replace") for key, value in trace_of(headers)}
     if not carrier:
         return None

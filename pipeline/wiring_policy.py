@@ -40,6 +40,7 @@ async def lookup(settings: Settings) -> Callable[[str], Policy | None]:
         found = History()
 
     def by_digest(digest: str) -> Policy | None:
+        """The policy of a digest, None when neither holds it."""
         return found.policy(digest) or _configured(settings, digest)
 
     return by_digest

@@ -203,6 +203,7 @@ def flow_limits(settings: Settings) -> FlowLimits:
             batch_bytes=batch.batch_bytes,
             batches_in_flight=batch.batches_in_flight,
             buffer_messages=batch.buffer_messages,
+            buffer_bytes=batch.batch_bytes * batch.batches_in_flight,
             linger_s=batch.linger_ms / 1000,
         ),
         intake=Intake(max_text_bytes=limits.max_text_bytes, max_future_s=limits.max_future_s),

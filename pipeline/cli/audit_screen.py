@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC
 from typing import Final
@@ -12,7 +12,7 @@ from rich.text import Text
 
 from pipeline import audit_story
 from pipeline.audit_log import Entry
-from pipeline.cli import console, rows, tables
+from pipeline.cli import console, tables
 from pipeline.dlq import printable
 from pipeline.events import Action, AuditEvent
 from pipeline.policy import Policy, Rules
@@ -50,15 +50,13 @@ def print_story(found: Story, policy: Policy | None, texts: Opened | None) -> No
     tables.show(_scores(event, rules))
     if rules is None:
         console.note(
-            "thresholds: only those that were crossed; with policy.file set to the policy of"
-            " that digest, all of them are shown"
+            "only thresholds that were crossed: the policy of that digest is neither in the"
+            " policies topic nor policy.file"
         )
     tables.show(_timeline(event, found.entry.timestamp_ms))
     if found.related:
         console.out.print(Text("related", style="bold"))
-        console.out.print(rows.heading())
-        for each in found.related:
-            console.out.print(rows.verdict(each.event.verdict))
+        tables.show(_related(found.related))
     _print_texts(event, texts)
 
 
@@ -107,7 +105,7 @@ def _coverage(event: AuditEvent) -> str:
     windows = f"{event.windows:,} window{'s' if event.windows != 1 else ''}"
     return (
         f"{seen.scanned_tokens:,} of {seen.total_tokens:,} tokens in {windows},"
-        f" in a guard call of {event.batch_rows:,} rows"
+        f" in a guard call of {event.batch_rows:,} row{'s' if event.batch_rows != 1 else ''}"
     )
 
 
@@ -126,7 +124,7 @@ def _digest(digest: str) -> str:
 
 
 def _scores(event: AuditEvent, rules: Rules | None) -> Table:
-    headings = ["category", "", "score", *(step.value for step in _STEPS), "asked for", "set by"]
+    headings = ["category", "", "score", *(step.value for step in _STEPS), "asked", "set by"]
     shown = headings[:-1] if tables.narrow(100) else headings
     table = tables.table(shown, right=["score", *(step.value for step in _STEPS)])
     for each in audit_story.scores(event, rules):
@@ -157,6 +155,22 @@ def _timeline(event: AuditEvent, stored_ms: int) -> Table:
             Text(f"{step.offset_s * 1000:+,.1f}"),
             Text(step.what),
         )
+    return table
+
+
+def _related(related: Sequence[Entry]) -> Table:
+    headings = ["emitted (UTC)", "kind", "action", "message", "input"]
+    shown = headings[:-1] if tables.narrow() else headings
+    table = tables.table(shown)
+    for verdict in (each.event.verdict for each in related):
+        cells = (
+            Text(verdict.emitted_at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")),
+            Text(verdict.kind.value),
+            Text(verdict.action.value, style=console.STYLE[verdict.action]),
+            Text(printable(verdict.message_id)),
+            Text(printable(verdict.verdict_id)),
+        )
+        table.add_row(*cells[: len(shown)])
     return table
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -189,6 +191,7 @@ async def _run(settings: Settings, order: Order) -> Run:
     async with wiring_replay.opened(settings, order, console.note) as (run, entries):
         began_s, before = time.monotonic(), run.done
         with (
+            _fewer_collections(),
             progress.shown(lambda: _progress(run, before, time.monotonic() - began_s)),
             progress.stopping(run.stop),
         ):
@@ -198,6 +201,19 @@ async def _run(settings: Settings, order: Order) -> Run:
             told = run.done - before
             console.note(f"{told:,} records in {took_s:.1f} s, {told / max(took_s, 1e-9):,.0f}/s")
     return run
+
+
+@contextmanager
+def _fewer_collections() -> Iterator[None]:
+    """Look for cycles seldom: records hold none, and looking took a sixth of the time."""
+    before = gc.get_threshold()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
 
 
 def _progress(run: Run, before: int, elapsed_s: float) -> str:

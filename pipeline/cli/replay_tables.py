@@ -16,7 +16,8 @@ from pipeline.replay.summary import Document
 from pipeline.replay.tally import NEWLY
 from pipeline.taxonomy import name_of
 
-_LABEL: Final = 12
+_LABEL: Final = 15
+_EXAMPLES: Final = 8
 _GROUPS: Final = 5
 _WIDE: Final = 110
 
@@ -36,8 +37,8 @@ def _line(label: str, line: str) -> None:
     """A label and what belongs to it, wrapped beneath itself."""
     width = max(20, console.out.width - _LABEL)
     for number, part in enumerate(Text(line).wrap(console.out, width)):
-        mark = Text((label if not number else "").ljust(_LABEL), style="bold")
-        console.out.print(mark + Text(part.plain.rstrip()))
+        mark = ("" if number else label).ljust(_LABEL)
+        console.out.print(Text.assemble((mark, "bold"), part.plain.rstrip()))
 
 
 def _head(found: Document) -> Iterator[tuple[str, str]]:
@@ -97,12 +98,12 @@ def _changes(found: Document) -> Iterator[tuple[str, str]]:
     top = ", ".join(
         f"{name_of(group['name'])} {group['stricter'] - group['milder']:+,}"
         for group in found["groups"]["category"][:3]
-        if group["flips"]["records"]
+        if group["stricter"] != group["milder"]
     )
     yield "flips", _shares(flips) + (f"   top: {top}" if top else "")
     for what in NEWLY:
         if found["newly"][what]["records"]:
-            yield f"{what}", f"newly: {_shares(found['newly'][what])}"
+            yield f"newly {what}", _shares(found["newly"][what])
     if flips["records"]:
         yield (
             "near",
@@ -124,7 +125,7 @@ def _rerun(found: Document) -> Iterator[tuple[str, str]]:
     if found["rerun"]:
         moved, took = found["rerun"]["score_differences"], found["rerun"]["inference_s"]
         yield (
-            "scores by",
+            "scores moved",
             (
                 f"mean {moved['mean']:.2g}, p99 {moved['p99']:.2g}, at most {moved['max']:.2g}"
                 f" of {moved['count']:,} scores"
@@ -167,33 +168,36 @@ def _caveats(found: Document) -> Iterator[tuple[str, str]]:
 
 def _groups(found: Document) -> None:
     """The groups with most flips, of each sort that has some."""
-    numbers = ("records", "flips", "share", "95 % interval", "stricter", "milder")
+    narrow = ("flips", "share", "95 % interval", "stricter")
+    wide = ("records", *narrow, "milder")
+    numbers = narrow if tables.narrow(_WIDE) else wide
     table = tables.table(["by", "", *numbers], right=numbers)
     for by in BY:
         flipped = [group for group in found["groups"][by] if group["flips"]["records"]]
         for number, group in enumerate(flipped[:_GROUPS]):
             name = name_of(group["name"]) if by == "category" else group["name"]
-            table.add_row(
-                "" if number else by,
-                Text(name),
-                f"{group['records']:,}",
-                f"{group['flips']['records']:,}",
-                percent(group["flips"]["share"]),
-                interval(group["flips"]),
-                f"{group['stricter']:,}",
-                f"{group['milder']:,}",
-            )
+            figures = {
+                "records": f"{group['records']:,}",
+                "flips": f"{group['flips']['records']:,}",
+                "share": percent(group["flips"]["share"]),
+                "95 % interval": interval(group["flips"]),
+                "stricter": f"{group['stricter']:,}",
+                "milder": f"{group['milder']:,}",
+            }
+            cells = (figures[name] for name in numbers)
+            table.add_row("" if number else by, Text(name), *cells)
     if table.row_count:
         tables.show(table)
 
 
 def _examples(found: Document) -> None:
-    for cell, lines in found["examples"].items():
+    """The first flip of each sort; all of them are in `flips.jsonl`."""
+    for cell, lines in list(found["examples"].items())[:_EXAMPLES]:
         then, now = cell.split()
-        for example in lines:
-            text = example.get("text")
-            shown = f"  {text[:200]!r}" if text is not None else ""
-            _line("example", f"{then} -> {now}  {example['verdict_id']}{_because(example)}{shown}")
+        text = lines[0].get("text")
+        shown = f"  {text[:200]!r}" if text is not None else ""
+        because = _because(lines[0])
+        _line("example", f"{then} -> {now}  {lines[0]['verdict_id']}{because}{shown}")
 
 
 def _because(example: Mapping[str, Any]) -> str:

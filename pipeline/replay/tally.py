@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final, Self
 
 from pipeline.audit_log import Entry
-from pipeline.events import Action, PolicyRef
+from pipeline.events import Action, GuardRef, PolicyRef
 from pipeline.replay.comparison import Compared, LeftOut, near, newly
 from pipeline.replay.determinism import Determinism
 from pipeline.replay.groups import Groups
@@ -50,6 +50,7 @@ class Tally:
         self.rescores = Rescores()
         self.examples: dict[str, list[dict[str, Any]]] = {}
         self._seen = Seen()
+        self._named: dict[tuple[str, str, str], str] = {}
 
     @property
     def flips(self) -> int:
@@ -74,9 +75,9 @@ class Tally:
         self.asked_for += 1
         self.first_ms = at_ms if self.first_ms is None else min(at_ms, self.first_ms)
         self.last_ms = at_ms if self.last_ms is None else max(at_ms, self.last_ms)
-        _count(self.policies_then, policy_name(verdict.policy))
+        _count(self.policies_then, self._policy(verdict.policy))
         for guard in verdict.guards:
-            _count(self.guards_then, guard_name(guard.name, guard.version, guard.digest))
+            _count(self.guards_then, self._guard(guard))
 
     def leave_out(self, entry: Entry, reason: LeftOut) -> None:
         """Count a record that cannot be compared."""
@@ -95,8 +96,7 @@ class Tally:
         self.near += close
         difference = self.rescores.add(compared) if compared.judgements else 0.0
         for each in compared.judgements:
-            guard = each.guard
-            _count(self.guards_now, guard_name(guard.name, guard.version, guard.digest))
+            _count(self.guards_now, self._guard(each.guard))
         self.determinism.add(compared, difference)
         if compared.flip:
             self.near_flips += close
@@ -107,6 +107,15 @@ class Tally:
         kept = self.examples.setdefault(cell, [])
         if len(kept) < _EXAMPLES:
             kept.append(line)
+
+    def _policy(self, ref: PolicyRef) -> str:
+        """Its name; made once, since every record has one."""
+        key = (ref.id, ref.version, ref.digest)
+        return self._named.get(key) or self._named.setdefault(key, policy_name(ref))
+
+    def _guard(self, ref: GuardRef) -> str:
+        key = (ref.name, ref.version, ref.digest)
+        return self._named.get(key) or self._named.setdefault(key, guard_name(*key))
 
     def state(self) -> dict[str, Any]:
         """Everything, as a JSON document."""

@@ -249,62 +249,51 @@ class Commits:
             generation=generation,
             taken_at_s=0.0,
             timestamp_ms=None,
-            acknowledge=lambda: self.acknowledged.append(offset),
-            forget=lambda: self.forgotten.append(offset),
+            origin=self,
         )
 
+    def acknowledge(self, offset: int) -> None:
+        """Write an acknowledged offset down."""
+        self.acknowledged.append(offset)
 
-@dataclass(slots=True, eq=False)
-class _Unacked:
-    commits: Commits
-
-    def discard(self, taken: FakeKafkaMessage) -> None:
-        self.commits.forgotten.append(taken.offset)
-
-
-@dataclass(slots=True, eq=False)
-class FakeConsumer:
-    """The part of Faust's consumer that lets go of a message."""
-
-    unacked: _Unacked
-
-
-@dataclass(slots=True, eq=False)
-class FakeApp:
-    """The part of a Faust app an event leads to."""
-
-    consumer: FakeConsumer
+    def forget(self, offset: int) -> None:
+        """Write an offset down that was let go."""
+        self.forgotten.append(offset)
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
-class FakeKafkaMessage:
-    """What Faust hands over of a Kafka record."""
+class FakeRecord:
+    """A Kafka record as aiokafka gives it; `timestamp` in milliseconds."""
 
     topic: str
     partition: int
     offset: int
-    generation_id: int
-    timestamp: float | None
+    timestamp: int | None
     key: bytes | None
     value: bytes | None
     headers: Sequence[tuple[str, bytes]] | None
 
 
 @dataclass(slots=True, eq=False)
-class FakeEvent:
-    """A Faust event: acknowledging it writes its offset down."""
+class FakeFetched:
+    """Fetched records; what becomes of them is written down."""
 
-    message: FakeKafkaMessage
     commits: Commits
+    generation: int
+    records: list[FakeRecord]
+    tracked: bool = False
 
-    @property
-    def app(self) -> FakeApp:
-        """The app whose consumer holds the message."""
-        return FakeApp(FakeConsumer(_Unacked(self.commits)))
+    def track(self) -> None:
+        """A rebalance now waits for these records."""
+        self.tracked = True
 
-    def ack(self) -> None:
-        """Acknowledge."""
-        self.commits.acknowledged.append(self.message.offset)
+    def acknowledge(self, offset: int) -> None:
+        """Acknowledge one of them."""
+        self.commits.acknowledge(offset)
+
+    def forget(self, offset: int) -> None:
+        """Let go of one of them."""
+        self.commits.forget(offset)
 
 
 JSON_HEADERS: Final = (("content-type", b"application/json"),)
@@ -374,6 +363,7 @@ class Bench:
                 batch_bytes=1_000_000,
                 batches_in_flight=2,
                 buffer_messages=4,
+                buffer_bytes=1_000_000,
                 linger_s=0.0,
             ),
             intake=Intake(max_text_bytes=1000, max_future_s=60.0),
@@ -398,16 +388,19 @@ class Bench:
             for offset, text in enumerate(texts)
         ]
 
-    def event(
-        self, offset: int, value: bytes | None, *, generation: int = 1,
+    def fetched(
+        self, *values: bytes | None, first: int = 0, generation: int = 1,
         headers: Sequence[tuple[str, bytes]] | None = JSON_HEADERS,
-    ) -> FakeEvent:  # fmt: skip
-        """A Faust event on the prompts topic."""
-        taken = FakeKafkaMessage(
-            topic="prompts", partition=0, offset=offset, generation_id=generation,
-            timestamp=NOON.timestamp(), key=b"k", value=value, headers=headers,
-        )  # fmt: skip
-        return FakeEvent(taken, self.commits)
+    ) -> FakeFetched:  # fmt: skip
+        """One fetch's records of the prompts topic, from offset `first` on."""
+        records = [
+            FakeRecord(
+                topic="prompts", partition=0, offset=offset, key=b"k", value=value,
+                timestamp=int(NOON.timestamp() * 1000), headers=headers,
+            )
+            for offset, value in enumerate(values, start=first)
+        ]  # fmt: skip
+        return FakeFetched(self.commits, generation, records)
 
     def verdicts(self) -> list[Any]:
         """Every published verdict, decoded."""

@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from datetime import timedelta
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
+from rich.text import Text
 
 from pipeline import audit_story, codec, policy_file
-from pipeline.events import Action, AuditEvent, ChainLink, PolicyRef, Retention, Status
+from pipeline.audit_log import Entry
+from pipeline.cli import audit_screen, console
+from pipeline.cli.audit_screen import Story
+from pipeline.events import (
+    Action,
+    AuditEvent,
+    ChainLink,
+    PolicyRef,
+    Position,
+    Retention,
+    Status,
+)
 from pipeline.policy import decide
 
 from .golden_records import AUDIT
@@ -122,6 +137,25 @@ def test_what_was_kept_is_said_and_where_it_is_not_what_was_asked() -> None:
     assert "17 bytes" in audit_story.kept(
         replace(event, retention=Retention.PLAIN, content=b"x" * 17), None
     )
+
+
+def test_the_story_fits_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At 80 columns no line of facts, scores, times or kin is wrapped; at 140 nothing is cut."""
+    event = judged()
+    verdict_id = event.verdict.verdict_id
+    at = Position(topic="moderation.audit.v1", partition=2, offset=1)
+    entry = Entry(at=at, timestamp_ms=STORED_MS, frame=b"", event=event)
+    found = Story(entry=entry, repeats=1, others=(), related=(entry,))
+    for width in (80, 140):
+        out = Console(
+            width=width, force_terminal=True, highlight=False, soft_wrap=True, file=io.StringIO()
+        )
+        monkeypatch.setattr(console, "out", out)
+        audit_screen.print_story(found, POLICY, None)
+        text = Text.from_ansi(out.file.getvalue()).plain  # type: ignore[attr-defined]
+        assert max(len(line.rstrip()) for line in text.splitlines()) <= width
+        assert {"S12", "tenant", "received", "repeats", verdict_id} <= set(text.split())
+        assert (event.verdict.guards[0].digest in text) is (width == 140)
 
 
 @given(audits, st.integers(0, 253_402_300_799_999))

@@ -27,7 +27,9 @@ SCHEMAS = codec.load_schemas(shipped("schemas"))
 UNLINKED = codec.encode_outcome(Outcome(verdict=golden.VERDICT, audit=golden.AUDIT), SCHEMAS)[1]
 AWAY = DependencyUnavailable("no answer", remedy="Start it")
 NEVER = Misconfigured("too large", remedy="Raise the limit")
-FINE, FULL, REFUSED, WRITTEN, NOWHERE = "fine", "full", "refused", "written", "nowhere"
+FINE, FULL, REFUSED, WRITTEN, LOST, NOWHERE = ENDS = (
+    "fine", "full", "refused", "written", "lost", "nowhere",
+)  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -35,7 +37,8 @@ class Broker:
     """Two partitions in memory; a script says how each append ends.
 
     full: one record fits; refused: the call fails; written: it is written and
-    not acknowledged; nowhere: acknowledged, the broker cannot tell where.
+    not acknowledged; lost: one record, neither; nowhere:
+    acknowledged, and the broker cannot tell where.
     """
 
     script: list[str] = field(default_factory=list)
@@ -54,12 +57,12 @@ class Broker:
         end = self.script.pop(0) if self.script else FINE
         if end == REFUSED:
             raise self.error
-        count = 1 if end == FULL else len(records)
+        count = 1 if end in {FULL, LOST} else len(records)
         log = self.logs[partition]
         offset = len(log)
-        log += [record.value or b"" for record in records[:count]]
+        log += [record.value or b"" for record in records[:count] if end != LOST]
         acknowledged = asyncio.get_running_loop().create_future()
-        if end == WRITTEN:
+        if end in {WRITTEN, LOST}:
             acknowledged.set_exception(self.error)
         else:
             acknowledged.set_result(-1 if end == NOWHERE else offset)
@@ -95,7 +98,7 @@ def _events(*keys: str) -> list[Outgoing]:
 
 
 batches = st.lists(st.lists(st.sampled_from("ab"), min_size=1, max_size=4), min_size=1, max_size=5)
-ends = st.lists(st.sampled_from([FINE, FULL, REFUSED, WRITTEN, NOWHERE]), max_size=12)
+ends = st.lists(st.sampled_from(ENDS), max_size=12)
 
 
 @settings(deadline=None)
@@ -114,6 +117,26 @@ async def test_whatever_fails_the_log_is_proved(
     assert not any(head.state is ChainState.OPEN for head in heads)
     held = sum(head.tip.sequence + 1 for head in heads)
     assert held == sum(map(len, written))
+
+
+@settings(deadline=None)
+@given(written=batches, script=ends, turns=st.lists(st.integers(0, 6), min_size=5, max_size=5))
+async def test_whoever_is_cancelled_the_log_is_proved(
+    written: list[list[str]], script: list[str], turns: list[int]
+) -> None:
+    """A drain that ends in the middle of anything leaves no gap in a chain."""
+    broker = Broker(script)
+    log = _log(broker)
+    writing = [asyncio.create_task(log.write(_events(*keys))) for keys in written]
+    for task, number in zip(writing, turns, strict=False):
+        for _ in range(number):
+            await asyncio.sleep(0)
+        task.cancel()
+    await asyncio.gather(*writing, return_exceptions=True)
+    await log.write(_events("a", "b"))
+    await log.close(1.0)
+    proof = broker.proof(log.heads())
+    assert proof.proved, proof.breaks
 
 
 async def test_a_quiet_log_has_one_closed_chain_a_partition() -> None:

@@ -58,7 +58,7 @@ class Belt:
 def limits(**changed: float) -> Limits:
     """Two batches of three in flight, four waiting."""
     values = {"batch_messages": 3, "batch_bytes": 100, "batches_in_flight": 2,
-              "buffer_messages": 4, "linger_s": 0.0}  # fmt: skip
+              "buffer_messages": 4, "buffer_bytes": 1000, "linger_s": 0.0}  # fmt: skip
     return Limits(**(values | changed))  # type: ignore[arg-type]
 
 
@@ -87,7 +87,7 @@ async def test_every_item_travels_once_in_order_within_the_limits() -> None:
     conveyor = belt.conveyor()
     async with started(conveyor):
         for number in range(40):
-            await conveyor.admit(Parcel(number))
+            await conveyor.admit([Parcel(number)])
         await until(lambda: sum(map(len, belt.batches)) == 40)
     assert [number for batch in belt.batches for number in batch] == list(range(40))
     assert max(map(len, belt.batches)) <= 3
@@ -99,7 +99,7 @@ async def test_a_lone_item_does_not_wait_for_company() -> None:
     belt = Belt(limits())
     conveyor = belt.conveyor()
     async with started(conveyor):
-        await conveyor.admit(Parcel(1))
+        await conveyor.admit([Parcel(1)])
         await until(lambda: belt.batches == [[1]])
 
 
@@ -108,9 +108,9 @@ async def test_lingering_lets_a_burst_gather() -> None:
     belt = Belt(limits(linger_s=0.05))
     conveyor = belt.conveyor()
     async with started(conveyor):
-        await conveyor.admit(Parcel(1))
+        await conveyor.admit([Parcel(1)])
         await asyncio.sleep(0)
-        await conveyor.admit(Parcel(2))
+        await conveyor.admit([Parcel(2)])
         await until(lambda: bool(belt.batches))
     assert belt.batches == [[1, 2]]
 
@@ -121,7 +121,7 @@ async def test_a_batch_stays_under_its_bytes_but_one_item_always_fits() -> None:
     belt.gate.set()
     conveyor = belt.conveyor()
     for parcel in (Parcel(1, 60), Parcel(2, 50), Parcel(3, 500), Parcel(4, 50), Parcel(5, 50)):
-        await conveyor.admit(parcel)
+        await conveyor.admit([parcel])
     async with started(conveyor):
         await until(lambda: sum(map(len, belt.batches)) == 5)
     assert belt.batches == [[1], [2], [3], [4, 5]]
@@ -136,7 +136,7 @@ async def test_admit_waits_while_everything_is_full() -> None:
 
         async def feed() -> None:
             for number in range(12):
-                await conveyor.admit(Parcel(number))
+                await conveyor.admit([Parcel(number)])
                 admitted.append(number)
                 await asyncio.sleep(0)
 
@@ -151,13 +151,27 @@ async def test_admit_waits_while_everything_is_full() -> None:
         await until(lambda: sum(map(len, belt.batches)) == 12)
 
 
+async def test_admit_waits_while_the_buffer_holds_its_bytes() -> None:
+    """Large items fill it before many do; one more than the bound fits."""
+    belt = Belt(limits(buffer_messages=100, buffer_bytes=50))
+    conveyor = belt.conveyor()
+    feeder = asyncio.create_task(conveyor.admit(Parcel(n, 30) for n in range(5)))
+    await asyncio.sleep(0)
+    assert not feeder.done()
+    belt.gate.set()
+    async with started(conveyor):
+        await feeder
+        await until(lambda: sum(map(len, belt.batches)) == 5)
+    assert belt.batches[0] == [0, 1]
+
+
 async def test_a_fault_in_a_batch_crashes_once_and_abandons_nothing() -> None:
     """The error reaches `crash`; the batch stays as it is for redelivery."""
     belt = Belt(limits(), fault=ValueError("boom"))
     belt.gate.set()
     conveyor = belt.conveyor()
     async with started(conveyor):
-        await conveyor.admit(Parcel(1))
+        await conveyor.admit([Parcel(1)])
         await until(lambda: bool(belt.crashes))
     assert belt.crashes == [belt.fault]
     assert belt.abandoned == []
@@ -169,7 +183,7 @@ async def test_drain_lets_running_batches_end() -> None:
     conveyor = belt.conveyor()
     async with started(conveyor):
         for number in range(3):
-            await conveyor.admit(Parcel(number))
+            await conveyor.admit([Parcel(number)])
         await until(lambda: belt.running == 1)
         asyncio.get_running_loop().call_later(0.02, belt.gate.set)
         await conveyor.drain(5.0)
@@ -184,7 +198,7 @@ async def test_drain_cancels_and_abandons_at_the_deadline() -> None:
     conveyor = belt.conveyor()
     async with started(conveyor):
         for number in range(3):
-            await conveyor.admit(Parcel(number))
+            await conveyor.admit([Parcel(number)])
         await until(lambda: belt.running > 0)
         async with asyncio.timeout(5):
             await conveyor.drain(0.05)
@@ -196,13 +210,13 @@ async def test_while_draining_nothing_is_taken_and_waiters_are_released() -> Non
     """An item at the door, or one that comes later, is abandoned."""
     belt = Belt(limits(buffer_messages=1))
     conveyor = belt.conveyor()
-    await conveyor.admit(Parcel(1))
-    waiter = asyncio.create_task(conveyor.admit(Parcel(2)))
+    await conveyor.admit([Parcel(1)])
+    waiter = asyncio.create_task(conveyor.admit([Parcel(2)]))
     await asyncio.sleep(0)
     assert not waiter.done()
     await conveyor.drain(1.0)
     await waiter
-    await conveyor.admit(Parcel(3))
+    await conveyor.admit([Parcel(3)])
     assert belt.abandoned == [1, 2, 3]
     assert conveyor.draining
 
@@ -212,13 +226,13 @@ async def test_after_resume_items_travel_again() -> None:
     belt = Belt(limits(batches_in_flight=1))
     conveyor = belt.conveyor()
     async with started(conveyor):
-        await conveyor.admit(Parcel(1))
+        await conveyor.admit([Parcel(1)])
         await until(lambda: belt.running == 1)
         await conveyor.drain(0.01)
         conveyor.resume()
         belt.gate.set()
         for number in (2, 3):
-            await conveyor.admit(Parcel(number))
+            await conveyor.admit([Parcel(number)])
             await until(lambda number=number: belt.batches[-1] == [number])  # type: ignore[misc]
     assert belt.batches == [[1], [2], [3]]
 
@@ -231,12 +245,12 @@ async def test_draining_between_batches_keeps_the_slot(stage: str) -> None:
     conveyor = belt.conveyor()
     async with started(conveyor):
         if stage == "lingering":
-            await conveyor.admit(Parcel(1))
+            await conveyor.admit([Parcel(1)])
             await asyncio.sleep(0)
         await conveyor.drain(0.05)
         # Past the linger, so that the empty batch has left; too short would only test less.
         await asyncio.sleep(0.06)
         conveyor.resume()
-        await conveyor.admit(Parcel(2))
+        await conveyor.admit([Parcel(2)])
         await until(lambda: belt.batches == [[2]])
     assert belt.abandoned == ([1] if stage == "lingering" else [])

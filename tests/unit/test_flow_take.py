@@ -47,20 +47,44 @@ async def test_events_become_acknowledged_outcomes(bench: Bench) -> None:
     """Thirty events through a buffer of four: thirty verdicts, acknowledged in order."""
     async with running(bench.flow()) as flow:
         for offset in range(30):
-            event = bench.event(offset, json_value(message_id=f"m-{offset}"))
-            await flow.take(Kind.PROMPT, event, current=1)
+            fetched = bench.fetched(json_value(message_id=f"m-{offset}"), first=offset)
+            await flow.take(Kind.PROMPT, fetched, current=1)
         await until(lambda: len(bench.commits.acknowledged) == 30)
     assert bench.commits.acknowledged == list(range(30))
     assert sorted(v.source.offset for v in bench.verdicts()) == list(range(30))
     assert bench.crashes == []
 
 
+async def test_one_fetch_becomes_many_batches(bench: Bench) -> None:
+    """Thirty records at once pass the same small buffer, each with its own verdict."""
+    values = [json_value(message_id=f"m-{offset}") for offset in range(30)]
+    async with running(bench.flow()) as flow:
+        await flow.take(Kind.PROMPT, bench.fetched(*values, first=7), current=1)
+        await until(lambda: len(bench.commits.acknowledged) == 30)
+    assert bench.commits.acknowledged == list(range(7, 37))
+    assert sorted(v.source.offset for v in bench.verdicts()) == list(range(7, 37))
+
+
+async def test_a_drain_lets_go_of_the_part_of_a_fetch_that_waits_at_the_door(bench: Bench) -> None:
+    """Each record that is not settled is let go once, in the buffer or outside."""
+    bench.classifier = stuck = Stuck()
+    async with running(bench.flow()) as flow:
+        fetched = bench.fetched(*[json_value()] * 40)
+        taking = asyncio.create_task(flow.take(Kind.PROMPT, fetched, current=1))
+        await until(lambda: bool(stuck.calls))
+        await flow.drain()
+        await taking
+    assert sorted(bench.commits.forgotten) == list(range(40))
+    assert bench.commits.acknowledged == []
+    assert len(flow.ledger) == 0
+
+
 async def test_an_event_without_headers_or_timestamp_is_taken(bench: Bench) -> None:
     """Old publishers send neither; here the value is no frame and is buried."""
-    event = bench.event(0, b"junk", headers=None)
-    event.message.timestamp = None
+    fetched = bench.fetched(b"junk", headers=None)
+    fetched.records[0].timestamp = None
     async with running(bench.flow()) as flow:
-        await flow.take(Kind.PROMPT, event, current=1)
+        await flow.take(Kind.PROMPT, fetched, current=1)
         await until(lambda: bench.commits.acknowledged == [0])
     (letter,) = bench.publisher.to(TOPICS.dead_letters)
     assert dict(letter.headers)["dlq_original_timestamp_ms"] == b""
@@ -69,17 +93,18 @@ async def test_an_event_without_headers_or_timestamp_is_taken(bench: Bench) -> N
 async def test_the_kafka_timestamp_travels_with_a_dead_letter(bench: Bench) -> None:
     """Milliseconds, as Kafka had them."""
     async with running(bench.flow()) as flow:
-        await flow.take(Kind.PROMPT, bench.event(0, None), current=1)
+        await flow.take(Kind.PROMPT, bench.fetched(None), current=1)
         await until(lambda: bench.commits.acknowledged == [0])
     (letter,) = bench.publisher.to(TOPICS.dead_letters)
     assert dict(letter.headers)["dlq_original_timestamp_ms"] == b"1748779200000"
 
 
 async def test_an_event_of_an_earlier_assignment_is_let_go(bench: Bench) -> None:
-    """What was fetched before a rebalance is not judged here."""
+    """What was fetched before a rebalance is not judged here, and no rebalance waits for it."""
     flow = bench.flow()
-    await flow.take(Kind.PROMPT, bench.event(0, json_value(), generation=1), current=2)
-    assert bench.commits.forgotten == [0]
+    fetched = bench.fetched(json_value(), generation=1)
+    await flow.take(Kind.PROMPT, fetched, current=2)
+    assert not fetched.tracked
     assert len(flow.ledger) == 0
 
 
@@ -87,18 +112,20 @@ async def test_while_draining_events_are_let_go_and_after_resume_taken(bench: Be
     """Nothing enters during a rebalance; afterwards everything does."""
     async with running(bench.flow()) as flow:
         await flow.drain()
-        await flow.take(Kind.PROMPT, bench.event(0, json_value()), current=1)
-        assert bench.commits.forgotten == [0]
+        fetched = bench.fetched(json_value())
+        await flow.take(Kind.PROMPT, fetched, current=1)
+        assert not fetched.tracked
         flow.resume()
-        await flow.take(Kind.PROMPT, bench.event(0, json_value()), current=1)
+        await flow.take(Kind.PROMPT, fetched, current=1)
+        assert fetched.tracked
         await until(lambda: bench.commits.acknowledged == [0])
 
 
 async def test_taking_never_raises_into_the_agent(bench: Bench) -> None:
     """An offset that goes back crashes the worker instead of ending the agent."""
     flow = bench.flow()
-    await flow.take(Kind.PROMPT, bench.event(5, json_value()), current=1)
-    await flow.take(Kind.PROMPT, bench.event(5, json_value()), current=1)
+    await flow.take(Kind.PROMPT, bench.fetched(json_value(), first=5), current=1)
+    await flow.take(Kind.PROMPT, bench.fetched(json_value(), first=5), current=1)
     assert [type(error) for error in bench.crashes] == [ValueError]
 
 
@@ -107,7 +134,7 @@ async def test_drain_gives_back_what_is_not_settled(bench: Bench) -> None:
     bench.classifier = stuck = Stuck()
     async with running(bench.flow()) as flow:
         for offset in range(6):
-            await flow.take(Kind.PROMPT, bench.event(offset, json_value()), current=1)
+            await flow.take(Kind.PROMPT, bench.fetched(json_value(), first=offset), current=1)
         await until(lambda: bool(stuck.calls))
         async with asyncio.timeout(5):
             await flow.drain()
@@ -131,7 +158,7 @@ async def test_drain_gives_back_what_waits_behind_an_open_message(bench: Bench) 
     bench.classifier = StuckOnPoison()
     async with running(bench.flow()) as flow:
         for offset, text in enumerate(("poison", "fine")):
-            await flow.take(Kind.PROMPT, bench.event(offset, json_value(text)), current=1)
+            await flow.take(Kind.PROMPT, bench.fetched(json_value(text), first=offset), current=1)
         await until(lambda: len(bench.verdicts()) == 1)
         await flow.drain()
     assert bench.commits.acknowledged == []
@@ -152,7 +179,7 @@ async def test_drain_lets_a_batch_that_is_nearly_done_end(bench: Bench) -> None:
 
     bench.classifier = slow = Slow()
     async with running(bench.flow()) as flow:
-        await flow.take(Kind.PROMPT, bench.event(0, json_value()), current=1)
+        await flow.take(Kind.PROMPT, bench.fetched(json_value()), current=1)
         await until(lambda: bool(slow.calls))
         draining = asyncio.create_task(flow.drain())
         await asyncio.sleep(0)
@@ -168,7 +195,7 @@ async def test_the_dead_letter_limit_crashes_without_settling(bench: Bench) -> N
     bench.batch_messages = 4
     flow = bench.flow()
     for offset in range(4):
-        await flow.take(Kind.PROMPT, bench.event(offset, b"{"), current=1)
+        await flow.take(Kind.PROMPT, bench.fetched(b"{", first=offset), current=1)
     async with running(flow):
         await until(lambda: bool(bench.crashes))
     assert [type(error) for error in bench.crashes] == [DeadLetterLimit]
@@ -181,7 +208,7 @@ async def test_a_publisher_that_is_misconfigured_crashes_without_settling(bench:
     """What can never be published must not be committed."""
     bench.publisher.failures = [Misconfigured("not authorised", remedy="Grant it")] * 9
     async with running(bench.flow()) as flow:
-        await flow.take(Kind.PROMPT, bench.event(0, json_value()), current=1)
+        await flow.take(Kind.PROMPT, bench.fetched(json_value()), current=1)
         await until(lambda: bool(bench.crashes))
     assert isinstance(bench.crashes[0], Misconfigured)
     assert bench.commits.acknowledged == []

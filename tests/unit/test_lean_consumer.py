@@ -1,27 +1,42 @@
-"""The lean consumer changes two moments of Faust's fetch loop, and only while it is that loop."""
+"""The lean consumer hands over and commits many at a time, within bounds, while Faust is Faust."""
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import inspect
+from collections import defaultdict, deque
 from types import SimpleNamespace
 from typing import Any
+from weakref import WeakSet
 
 import pytest
+from aiokafka import TopicPartition
 from faust.transport.consumer import Consumer as BaseConsumer
 from faust.transport.drivers import by_url
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
+from faust.types.tuples import TP
 
 from pipeline import lean_consumer
-from pipeline.lean_consumer import LeanConsumer, LeanTransport
+from pipeline.lean_consumer import Fetched, LeanConsumer, LeanTransport
 
 WRITTEN_AGAINST = {
     BaseConsumer._drain_messages: "44a2500309e83c63",
     BaseConsumer._wait_next_records: "6218e1969a636b3f",
     BaseConsumer.getmany: "4b168d84882a70d6",
+    BaseConsumer._new_offset: "1d2c7ea89a7ad4f1",
+    BaseConsumer._commit_tps: "a20e230b05ae8b15",
+    BaseConsumer._commit_offsets: "1a69799041188441",
+    BaseConsumer._filter_committable_offsets: "dc5e9baf5d994485",
+    BaseConsumer._filter_tps_with_pending_acks: "f6f9239774234e7e",
+    BaseConsumer._should_commit: "5ce941793947ad42",
+    BaseConsumer.wait_empty: "e4662fe24f094819",
+    BaseConsumer._clean_unacked_messages: "11be2587e71c9162",
+    BaseConsumer.on_partitions_revoked: "d04b7ae72c6fc206",
+    BaseConsumer.on_buffer_full: "c8961679e0bcdce5",
+    BaseConsumer.on_buffer_drop: "4b57e8a418d5ad9c",
     AIOKafkaConsumerThread._create_worker_consumer: "c2701bfc3e6f6cad",
 }
+ONE, TWO = TP("prompts", 0), TP("prompts", 1)
 
 
 @pytest.mark.parametrize("method", WRITTEN_AGAINST, ids=lambda method: method.__qualname__)
@@ -36,57 +51,169 @@ def test_our_scheme_leads_to_the_lean_transport() -> None:
     assert by_url(f"{lean_consumer.SCHEME}://localhost") is LeanTransport
 
 
-class _Slow(Exception):
-    """Faust's own way was taken."""
+class _Queue:
+    def __init__(self) -> None:
+        self._queue: deque[Fetched] = deque()
+
+    def force_put_nowait(self, fetched: Fetched) -> None:
+        self._queue.append(fetched)
 
 
-def _consumer(*, active: bool = True, full: bool = False) -> LeanConsumer:
-    consumer = object.__new__(LeanConsumer)
-    queue = SimpleNamespace(full=lambda: full)
-    consumer.app = SimpleNamespace(
-        flow_control=SimpleNamespace(is_active=lambda: active),
-        topics=[SimpleNamespace(queue=queue)],
-    )
-    consumer.flow_active = active
-    return consumer
+class _Consumer(LeanConsumer):
+    """A lean consumer around scripted fetches, without a broker or a thread."""
+
+    should_stop = False
+
+    def __init__(self, *fetches: dict[TP, list[Any]], bound: int = 10) -> None:
+        self.queue = _Queue()
+        self.fetches = list(fetches)
+        self.asked: list[tuple[set[TP], float]] = []
+        self.flow_active = True
+        channel = SimpleNamespace(queue=self.queue)
+        self.app = SimpleNamespace(
+            flow_control=SimpleNamespace(is_active=lambda: True),
+            topics=SimpleNamespace(_topic_name_index={"prompts": [channel]}),
+            conf=SimpleNamespace(stream_buffer_maxsize=bound),
+            monitor=SimpleNamespace(track_tp_end_offset=lambda *_: None),
+            consumer_generation_id=3,
+            in_recovery=False,
+        )
+        self.assigned = {ONE, TWO}
+        self._active_partitions = {ONE, TWO}
+        self._buffered_partitions = set()
+        self._read_offset = defaultdict(lambda: None)
+        self._committed_offset = defaultdict(lambda: None)
+        self._acked = defaultdict(list)
+        self._unacked_messages = WeakSet()
+
+    def assignment(self) -> set[TP]:
+        """Both partitions, until the test says otherwise."""
+        return self.assigned
+
+    def highwater(self, _tp: TP) -> int:
+        """The log's end."""
+        return 1000
+
+    async def _wait_next_records(self, timeout: float) -> Any:  # noqa: ASYNC109 - Faust's
+        active = set(self._active_partitions)
+        self.asked.append((active, timeout))
+        fetched = self.fetches.pop(0) if self.fetches else {}
+        # The client's own class of partitions, which Faust refuses.
+        return {TopicPartition(*tp): part for tp, part in fetched.items() if tp in active}, active
+
+    async def fetch(self) -> None:
+        """One turn of Faust's fetch loop."""
+        async for _ in self.getmany(timeout=1.0):
+            pytest.fail("Faust's loop would hand it over a second time")
+
+    def handed(self) -> list[tuple[TP, list[int]]]:
+        """Partition and offsets of what waits on the channel."""
+        return [(f.tp, [record.offset for record in f.records]) for f in self.queue._queue]
 
 
-@pytest.fixture
-def _fausts_way_raises(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def slow(_self: Any, *waiting: Any, **_options: Any) -> None:
-        for each in waiting:
-            each.close()
-        raise _Slow
-
-    monkeypatch.setattr(BaseConsumer, "wait_first", slow)
+def records(*offsets: int, size_bytes: int = 1) -> list[Any]:
+    """Records as aiokafka gives them."""
+    return [SimpleNamespace(offset=offset, value=b"v" * size_bytes) for offset in offsets]
 
 
-async def _handed(consumer: LeanConsumer) -> list[str]:
-    handed: list[str] = []
-
-    async def on_message() -> None:
-        handed.append("message")
-
-    await consumer.wait_first(on_message(), asyncio.Event().wait())
-    return handed
-
-
-@pytest.mark.usefixtures("_fausts_way_raises")
-async def test_a_hand_over_with_room_is_awaited_as_it_is() -> None:
-    """No tasks are made for it."""
-    assert await _handed(_consumer()) == ["message"]
+async def test_a_partitions_messages_are_handed_over_together() -> None:
+    """One item a partition, in offset order, under the present assignment."""
+    consumer = _Consumer({ONE: records(4, 5, 7), TWO: records(1)})
+    await consumer.fetch()
+    assert consumer.handed() == [(ONE, [4, 5, 7]), (TWO, [1])]
+    assert all(isinstance(fetched.tp, TP) for fetched in consumer.queue._queue)
+    assert {f.generation for f in consumer.queue._queue} == {3}
+    assert dict(consumer._read_offset) == {ONE: 7, TWO: 1}
 
 
-@pytest.mark.usefixtures("_fausts_way_raises")
-@pytest.mark.parametrize("state", [{"full": True}, {"active": False}])
-async def test_a_hand_over_that_may_block_goes_fausts_way(state: dict[str, bool]) -> None:
-    """A full channel, or a flow that is suspended, must not hold up a rebalance."""
-    with pytest.raises(_Slow):
-        await _handed(_consumer(**state))
+async def test_what_lies_before_a_seek_is_dropped() -> None:
+    """A fetch that was under way hands over nothing that was read before."""
+    consumer = _Consumer({ONE: records(4, 5, 6)}, {ONE: records(2, 3)})
+    consumer._read_offset[ONE] = 5
+    await consumer.fetch()
+    await consumer.fetch()
+    assert consumer.handed() == [(ONE, [5, 6])]
 
 
-@pytest.mark.usefixtures("_fausts_way_raises")
-async def test_other_waits_go_fausts_way() -> None:
-    """Only the fetch loop's hand-over is known."""
-    with pytest.raises(_Slow):
-        await _consumer().wait_first(asyncio.Event().wait(), asyncio.Event().wait())
+async def test_nothing_is_handed_over_while_the_flow_is_stopped() -> None:
+    """A rebalance is under way: partitions are read again from what was committed."""
+    sought: list[bool] = []
+
+    class Stopped(_Consumer):
+        async def perform_seek(self) -> None:
+            sought.append(True)
+
+    consumer = Stopped({ONE: records(1)})
+    consumer.flow_active = False
+    await consumer.fetch()
+    assert (consumer.handed(), sought) == ([], [True])
+
+
+@pytest.mark.parametrize("fetch", [records(*range(10)), records(0, size_bytes=33 * 2**20)],
+                         ids=["messages", "bytes"])  # fmt: skip
+async def test_a_full_channel_pauses_its_partition_until_most_is_taken(fetch: list[Any]) -> None:
+    """Memory stays bounded, however many or however large the messages are."""
+    consumer = _Consumer({ONE: fetch})
+    await consumer.fetch()
+    await consumer.fetch()
+    assert consumer.asked[-1] == ({TWO}, lean_consumer.PAUSED_S)
+    consumer.queue._queue.clear()
+    await consumer.fetch()
+    assert consumer.asked[-1] == ({ONE, TWO}, 1.0)
+
+
+async def test_a_full_partition_that_was_given_away_is_not_asked_for_again() -> None:
+    """What drained after a rebalance took it belongs to another worker."""
+    consumer = _Consumer({ONE: records(*range(10))})
+    await consumer.fetch()
+    consumer.assigned = {TWO}
+    consumer.queue._queue.clear()
+    await consumer.fetch()
+    assert consumer.asked[-1] == ({TWO}, 1.0)
+
+
+async def test_what_was_fetched_for_an_assignment_that_ended_meanwhile_is_dropped() -> None:
+    """The new one is read from what was committed, not from where the old one stood."""
+    consumer = _Consumer({ONE: records(8)})
+    consumer.app.flow_control = SimpleNamespace(is_active=lambda: False, acquire=lambda: None)
+    consumer.suspend_flow = SimpleNamespace(wait=lambda: None)
+
+    async def rebalanced(*_: Any) -> None:
+        consumer.app.consumer_generation_id += 1
+
+    consumer.wait_first = rebalanced
+    await consumer.fetch()
+    assert consumer.handed() == []
+    assert consumer._read_offset[ONE] is None
+
+
+def _fetched(consumer: _Consumer, *offsets: int) -> Fetched:
+    fetched = Fetched(consumer, ONE, 3, records(*offsets))
+    fetched.track()
+    return fetched
+
+
+def test_what_is_acknowledged_last_is_committed() -> None:
+    """The ledger acknowledges in order, so gaps in the offsets (compaction) do not matter."""
+    consumer = _Consumer()
+    fetched = _fetched(consumer, 3, 5, 9)
+    assert consumer._filter_committable_offsets([ONE]) == {}
+    fetched.acknowledge(3)
+    fetched.acknowledge(5)
+    assert consumer._filter_committable_offsets(consumer._filter_tps_with_pending_acks()) == {
+        ONE: 6
+    }
+    consumer._committed_offset[ONE] = 6
+    assert consumer._filter_committable_offsets([ONE]) == {}
+
+
+def test_a_rebalance_waits_until_each_message_is_acknowledged_or_let_go() -> None:
+    """Faust's wait before it gives a partition away ends with the last of them."""
+    consumer = _Consumer()
+    fetched = _fetched(consumer, 0, 1, 2)
+    fetched.acknowledge(0)
+    fetched.forget(1)
+    consumer._clean_unacked_messages()
+    assert set(consumer.unacked) == {fetched}
+    fetched.forget(2)
+    assert set(consumer.unacked) == set()

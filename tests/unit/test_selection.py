@@ -95,6 +95,14 @@ def test_a_sample_that_is_no_share_is_refused(sample: float) -> None:
         Selection(sample=sample)
 
 
+def test_a_long_list_of_ids_is_told_by_its_digest() -> None:
+    """Two lists are told apart, and a summary stays short."""
+    one, two = (Selection(ids=frozenset(f"{n}-{i}" for i in range(99))).as_json() for n in "ab")
+    assert one["ids"] != two["ids"]
+    assert len(one["ids"]) == 1
+    assert Selection(ids=frozenset({"m-1"})).as_json() == {"ids": ["m-1"]}
+
+
 @pytest.mark.parametrize(
     ("text", "share"), [("1%", 0.01), ("0.2%", 0.002), ("0.25", 0.25), ("100%", 1.0), ("0", 0.0)]
 )

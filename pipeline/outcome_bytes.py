@@ -1,0 +1,224 @@
+"""The Avro bytes of the two records that every message ends in.
+
+fastavro looks at each value and its schema anew; these two are written so
+often that their fields are spelt out here, in the schemas' order, and what
+repeats from message to message (guards, policy, names) is encoded once. The
+tests compare every byte with fastavro's under the committed schemas.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from enum import StrEnum
+from functools import lru_cache
+from typing import Final
+
+from pipeline.events import (
+    Action,
+    AuditEvent,
+    ChainLink,
+    Flagged,
+    GuardRef,
+    Kind,
+    PolicyRef,
+    Retention,
+    Status,
+    Verdict,
+)
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_UNKNOWN: Final = "UNKNOWN"
+_NULL: Final = b"\x00"
+_PRESENT: Final = b"\x02"
+_END: Final = b"\x00"
+_FLOAT: Final = struct.Struct("<f")
+_DOUBLE: Final = struct.Struct("<d")
+
+
+def verdict_bytes(verdict: Verdict) -> bytes:
+    """The Avro body of a verdict, as `schemas/verdict.v1.avsc` has it."""
+    source, coverage = verdict.source, verdict.coverage
+    return b"".join(
+        (
+            _text(verdict.verdict_id),
+            _text(verdict.message_id),
+            _maybe_text(verdict.conversation_id),
+            _name(verdict.tenant),
+            _KINDS[verdict.kind],
+            _ACTIONS[verdict.action],
+            _STATUSES[verdict.status],
+            _name(verdict.reason),
+            _name(verdict.taxonomy),
+            _scores(verdict.scores),
+            _flagged(verdict.flagged) if verdict.flagged else _END,
+            _long(coverage.scanned_tokens),
+            _long(coverage.total_tokens),
+            _guards(verdict.guards),
+            _policy(verdict.policy),
+            _moment(verdict.received_at),
+            _maybe_moment(verdict.scored_at),
+            _moment(verdict.emitted_at),
+            _name(source.topic),
+            _long(source.partition),
+            _long(source.offset),
+        )
+    )
+
+
+def audit_rest_bytes(audit: AuditEvent) -> bytes:
+    """An audit event between verdict and link, as `schemas/audit.v1.avsc` has it."""
+    sent_at = audit.sent_at
+    return b"".join(
+        (
+            _text(audit.content_hash),
+            _RETENTIONS[audit.retention],
+            _maybe_bytes(audit.content),
+            _maybe_bytes(audit.context),
+            _maybe_name(audit.route),
+            _maybe_name(audit.language),
+            _maybe_text(audit.prompt_id),
+            _NULL if sent_at is None else _PRESENT + _long(_micros(sent_at)),
+            _name(audit.template_digest),
+            _long(audit.windows),
+            _long(audit.batch_rows),
+            _DOUBLE.pack(audit.queued_s),
+            _DOUBLE.pack(audit.inference_s),
+            _name(audit.worker_id),
+            _long(audit.attempt),
+            _maybe_name(audit.key_id),
+        )
+    )
+
+
+def link_bytes(link: ChainLink | None) -> bytes:
+    """The link that an audit event ends with, as `schemas/audit.v1.avsc` has it."""
+    if link is None:
+        return _NULL
+    return b"".join((_PRESENT, _name(link.chain), _long(link.sequence), _bytes(link.previous)))
+
+
+# Numbers --------------------------------------------------------------------
+
+
+def _varint(value: int) -> bytes:
+    """A whole number of -2**63 to 2**63 - 1: zigzag, seven bits a byte, low ones first."""
+    rest = (value << 1) ^ (value >> 63)
+    out = bytearray()
+    while rest > 0x7F:
+        out.append(rest & 0x7F | 0x80)
+        rest >>= 7
+    out.append(rest)
+    return bytes(out)
+
+
+_SMALL: Final = tuple(_varint(value) for value in range(4096))
+
+
+def _long(value: int) -> bytes:
+    return _SMALL[value] if 0 <= value < len(_SMALL) else _varint(value)
+
+
+def _micros(moment: datetime) -> int:
+    since = moment - _EPOCH
+    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+
+
+# A batch shares its moments, and a datetime remembers its hash.
+@lru_cache(maxsize=1024)
+def _moment(moment: datetime) -> bytes:
+    return _varint(_micros(moment))
+
+
+def _maybe_moment(moment: datetime | None) -> bytes:
+    return _NULL if moment is None else _PRESENT + _moment(moment)
+
+
+# Texts ----------------------------------------------------------------------
+
+
+def _bytes(value: bytes) -> bytes:
+    return _long(len(value)) + value
+
+
+def _text(value: str) -> bytes:
+    return _bytes(value.encode())
+
+
+def _maybe_text(value: str | None) -> bytes:
+    return _NULL if value is None else _PRESENT + _text(value)
+
+
+def _maybe_bytes(value: bytes | None) -> bytes:
+    return _NULL if value is None else _PRESENT + _bytes(value)
+
+
+@lru_cache(maxsize=4096)
+def _name(value: str) -> bytes:
+    """A text that few messages have to themselves: a tenant, a topic, a reason."""
+    return _text(value)
+
+
+def _maybe_name(value: str | None) -> bytes:
+    return _NULL if value is None else _PRESENT + _name(value)
+
+
+def _enum(words: Iterable[StrEnum]) -> dict[str, bytes]:
+    """The encoded index of each word; the schemas' enums begin with UNKNOWN."""
+    known = [word.value for word in words if word.value != _UNKNOWN]
+    return {word: _varint(index) for index, word in enumerate((_UNKNOWN, *known))}
+
+
+_KINDS: Final = _enum(Kind)
+_ACTIONS: Final = _enum(Action)
+_STATUSES: Final = _enum(Status)
+_RETENTIONS: Final = _enum(Retention)
+
+
+# Collections ----------------------------------------------------------------
+
+
+def _scores(scores: Mapping[str, float]) -> bytes:
+    if not scores:
+        return _END
+    form, parts = _score_form(tuple(scores))
+    filled = parts.copy()
+    filled[1::2] = scores.values()
+    return form.pack(*filled)
+
+
+@lru_cache(maxsize=256)
+def _score_form(labels: tuple[str, ...]) -> tuple[struct.Struct, list[bytes | float]]:
+    """How a map of these labels is packed: keys, each with room for its float; and the end."""
+    keys = [_text(label) for label in labels]
+    keys[0] = _varint(len(labels)) + keys[0]
+    parts: list[bytes | float] = [part for key in keys for part in (key, 0.0)]
+    return struct.Struct("<" + "".join(f"{len(key)}sf" for key in keys) + "c"), [*parts, _END]
+
+
+def _flagged(flagged: tuple[Flagged, ...]) -> bytes:
+    parts = [_long(len(flagged))]
+    for each in flagged:
+        parts += (
+            _name(each.category),
+            _FLOAT.pack(each.score),
+            _DOUBLE.pack(each.threshold),
+            _ACTIONS[each.action],
+            _name(each.origin),
+        )
+    parts.append(_END)
+    return b"".join(parts)
+
+
+@lru_cache(maxsize=64)
+def _guards(guards: tuple[GuardRef, ...]) -> bytes:
+    if not guards:
+        return _END
+    texts = (_text(part) for guard in guards for part in (guard.name, guard.version, guard.digest))
+    return _long(len(guards)) + b"".join(texts) + _END
+
+
+@lru_cache(maxsize=64)
+def _policy(policy: PolicyRef) -> bytes:
+    return b"".join(_text(part) for part in (policy.id, policy.version, policy.digest))
