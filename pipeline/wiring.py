@@ -74,7 +74,7 @@ def policy_documents(settings: Settings, at: datetime) -> list[PolicyRecord]:
     own = policy_history.of_policy(
         policy_text(settings), name=str(settings.policy.file), at=at, by=by, note=None
     )
-    cards_of = (guards.repository / name / "card.toml" for name in guards.names)
+    cards_of = (guards.repository / name / "card.toml" for name in guards.served)
     return [
         own,
         *(policy_history.of_card(path.read_bytes().decode(), at=at, by=by) for path in cards_of),

@@ -1,4 +1,4 @@
-"""`python -m loadtest.replay`: how many audit records a second does `sluice replay` decide?
+"""`python -m loadtest.bench.replay`: how many audit records a second does `sluice replay` decide?
 
 It starts a broker, fills an audit topic with events as the worker writes them,
 runs the command on it as a user would, and prints what that took from start to
@@ -178,7 +178,7 @@ def _once(variables: dict[str, str], policy: Path, out: Path, count: int) -> int
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run it; 0, or the status of a command that failed."""
-    parser = argparse.ArgumentParser(prog="python -m loadtest.replay", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m loadtest.bench.replay", description=__doc__)
     parser.add_argument("--records", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--policy", type=Path, help="none: the shipped one, a little stricter")
