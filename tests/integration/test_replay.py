@@ -248,10 +248,14 @@ async def test_mistakes_exit_2_with_a_remedy(bench: Bench, tmp_path: Path) -> No
 
 async def test_a_record_whose_policy_is_not_known_is_counted(bench: Bench) -> None:
     """With its digest, so that its file can be looked for."""
+    own = bench.place.settings
+    empty = f"empty-{own.topics.policies}"
+    await create_topics(own.kafka, TopicSettings(**{**own.topics.model_dump(), "policies": empty}))
     done = await bench.replay(
-        "--policy", "recorded", "--json", SLUICE_POLICY__FILE=str(bench.strict)
-    )
-    assert done.code == 4
+        "--policy", "recorded", "--json",
+        SLUICE_POLICY__FILE=str(bench.strict), SLUICE_TOPICS__POLICIES=empty,
+    )  # fmt: skip
+    assert done.code == 4, done.err
     assert done.json["left_out"]["policy-not-found"]["records"] == 60
     assert done.json["unknown_policies"] == {_digest(PLAIN): 60}
 
