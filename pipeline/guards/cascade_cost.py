@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.guards import quantise
 from pipeline.guards.batches import Windower, batches
 from pipeline.guards.data import LABELS, Example
 
@@ -50,6 +49,8 @@ def by_window(
     path: Path, rows: Sequence[Example], windower: Windower
 ) -> tuple[NDArray[np.int64], Floats]:
     """The text of each window and a graph's logits for it, in an order fixed by the rows."""
+    from pipeline.guards import quantise
+
     session = quantise.session(path, 1)
     owners, logits = [], []
     for indexes, batch in batches(rows, windower, tokens=1024, documents=8):

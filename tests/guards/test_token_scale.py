@@ -15,6 +15,8 @@ from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 from pipeline.guards.token_scale import scale_by_token  # noqa: E402
 
+pytestmark = pytest.mark.guards
+
 
 def linear(path: Path) -> Path:
     """Two layers of 4 to 4 and 4 to 2: `/up/MatMul` and `/down/MatMul`."""
