@@ -8,10 +8,12 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Final
 
-from pipeline import codec, headers
+from pipeline import audit_check, codec, headers
 from pipeline.adapters.kafka import KafkaReader, Record
+from pipeline.audit_proof import Proof
 from pipeline.errors import SluiceError
 from pipeline.events import Kind, Position
+from pipeline.ranges import Range
 from tests.chaos.account import Account, Reckoning
 from tests.chaos.catalogue import Fault, Scene
 from tests.chaos.load import MALFORMED, NUMBER
@@ -28,6 +30,7 @@ class Result:
 
     fault: str
     account: Account
+    chains: int
     lasted_s: float
     recovered_s: float
     rss_mib: float
@@ -54,15 +57,20 @@ async def endure(fault: Fault, scene: Scene, *, lasts_s: float) -> Result:
             recovered_s = time.monotonic() - healed_s
             ready = await _all_ready(scene)
         account = await reckon(scene.place, sent=scene.load.sent)
+        proof = await audit_check.verify(scene.place.settings, Range())
     return Result(
         fault=fault.name,
         account=account,
+        chains=len(proof.chains),
         lasted_s=round(lasted_s, 1),
         recovered_s=round(recovered_s, 1),
         rss_mib=round(watch.rss_mib[1]),
         grew_mib=round(watch.rss_mib[1] - watch.rss_mib[0]),
         failing=tuple(sorted(watch.failing)),
-        broken=tuple(_broken(fault, account, watch, in_time=in_time, ready=ready)),
+        broken=(
+            *_broken(fault, account, watch, in_time=in_time, ready=ready),
+            *unproved(proof, account),
+        ),
     )
 
 
@@ -84,6 +92,19 @@ def _broken(
             if highest - first > fault.memory_within_mib
             else []
         ),
+    ]
+
+
+def unproved(proof: Proof, account: Account) -> list[str]:
+    """Where the audit log's chains are not proved, in words."""
+    return [
+        *(f"audit {each.partition}:{each.offset}: {each.detail}" for each in proof.breaks),
+        *(
+            [f"{proof.before_chaining} audit events without a link"]
+            if proof.before_chaining
+            else []
+        ),
+        *([] if proof.events >= account.distinct_ids else [f"{proof.events} chained events"]),
     ]
 
 

@@ -18,7 +18,7 @@ PATH: Final = Path(__file__).with_name("RESULTS.md")
 _VERSIONS: Final = ("sluice", "faust-streaming", "aiokafka", "nvidia-pytriton", "tritonclient")
 _HEAD: Final = (
     "fault", "inputs", "verdicts", "distinct ids", "dead letters", "lost", "duplicates",
-    "after dedupe", "lasted, s", "recovered, s", "peak, MiB",
+    "after dedupe", "audit chains", "lasted, s", "recovered, s", "peak, MiB",
 )  # fmt: skip
 
 
@@ -57,7 +57,8 @@ def _preface(when: datetime) -> Iterator[str]:
     yield "committed up to the end of both topics, of which the load itself lasts one second."
     yield "Every run also checks: no verdict says `scored` without a guard, no input has a verdict"
     yield "and a dead letter, every verdict has its audit event, no repeat decides otherwise, no"
-    yield "commit goes back or lies before an outcome, memory stays flat."
+    yield "commit goes back or lies before an outcome, memory stays flat, and `sluice audit verify`"
+    yield "proves the audit log: *audit chains* is how many its writers left."
     yield ""
 
 
@@ -76,7 +77,7 @@ def _row(fault: Fault, result: dict[str, Any]) -> str:
     figures = (
         account["inputs"], account["verdict_records"], account["distinct_ids"],
         account["dead_letters"], account["lost"], account["duplicates"], account["after_dedupe"],
-        result["lasted_s"], result["recovered_s"], f"{result['rss_mib']:g}",
+        result["chains"], result["lasted_s"], result["recovered_s"], f"{result['rss_mib']:g}",
     )  # fmt: skip
     mark = " **(red)**" if result["broken"] else ""
     return f"| {fault.name}{mark} | " + " | ".join(str(figure) for figure in figures) + " |"

@@ -138,7 +138,7 @@ def test_the_table_has_a_row_for_each_result_and_an_entry_for_each_fault() -> No
     first, second = FAULTS[0].name, FAULTS[1].name
     found: dict[str, dict[str, Any]] = {
         first: {
-            "fault": first, "broken": ["lost: 1"], "lasted_s": 1.0, "recovered_s": 2.0,
+            "fault": first, "broken": ["lost: 1"], "chains": 4, "lasted_s": 1.0, "recovered_s": 2.0,
             "rss_mib": 100.0,
             "account": {
                 "inputs": 3, "verdict_records": 3, "distinct_ids": 2, "dead_letters": 0, "lost": 1,
@@ -148,6 +148,6 @@ def test_the_table_has_a_row_for_each_result_and_an_entry_for_each_fault() -> No
         second: {"fault": second, "left_out": "not root"},
     }  # fmt: skip
     text = table.render(found, when=datetime(2026, 1, 1, tzinfo=UTC))
-    assert f"| {first} **(red)** | 3 | 3 | 2 | 0 | 1 | 1 | 0 | 1.0 | 2.0 | 100 |" in text
+    assert f"| {first} **(red)** | 3 | 3 | 2 | 0 | 1 | 1 | 0 | 4 | 1.0 | 2.0 | 100 |" in text
     assert f"| {second} | left out: not root |" in text
     assert all(f"**{fault.name}.**" in text for fault in FAULTS)

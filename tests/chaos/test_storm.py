@@ -14,11 +14,13 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import audit_check
 from pipeline.embedded import EmbeddedKafka, EmbeddedTriton
+from pipeline.ranges import Range
 from pipeline.settings import home
 from tests.chaos.catalogue import CATALOGUE, Fault, Scene, Seen
 from tests.chaos.faults import FAULTS
-from tests.chaos.harness import caught_up, reckon
+from tests.chaos.harness import caught_up, reckon, unproved
 from tests.chaos.load import Load
 from tests.chaos.watch import Watch
 from tests.support import places, stacks, tiny_guard
@@ -70,10 +72,12 @@ async def test_a_storm_loses_nothing(tmp_path: Path) -> None:
             in_time = await caught_up(place, within_s=120 + _MESSAGES / 500)
         sys.stderr.write(f"\ncaught up after {time.monotonic() - began_s:.0f} s, counting\n")
         account = await reckon(place, sent=load.sent)
-        sys.stderr.write(f"counted after {time.monotonic() - began_s:.0f} s")
+        proof = await audit_check.verify(place.settings, Range())
+        sys.stderr.write(f"counted and proved after {time.monotonic() - began_s:.0f} s")
     _tell(account, memory, struck, logs=tmp_path / "kafka" / "topics")
     assert in_time
     assert account.faults() == {}
+    assert unproved(proof, account) == []
     assert watch.went_back == []
     assert enduring.status in (None, 0)
     assert memory.highest - memory.at(0.2) < _GROWTH_MIB
