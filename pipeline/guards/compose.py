@@ -17,7 +17,7 @@ JAILBREAK = PLACE["jailbreak"]
 UNSAFE = PLACE["unsafe"]
 JOINTS = (" ", "\n", "\n\n", ". ", "\n- ", "\n---\n")
 # Whole books are not needed to learn "somewhere in here".
-HOST_CHARACTERS = 700
+HOST_CHARACTERS = 300
 
 
 def composed(rows: Sequence[Example], count: int, rng: random.Random) -> list[Example]:

@@ -6,12 +6,13 @@ measures whether the guard learnt the difference or the phrases.
 
 from __future__ import annotations
 
+import math
 import random
 import re
 import tomllib
 import zlib
 from collections.abc import Iterator, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,21 @@ from pipeline.guards.data import Example
 
 HELD_SHARE = 9
 ROWS = {
-    "coding": 5200,
-    "malware": 1300,
-    "mention": 2600,
-    "attack": 700,
-    "harmful": 5200,
-    "harmless": 5200,
+    "coding": 2500,
+    "malware": 700,
+    "mention": 3600,
+    "attack": 1200,
+    "harmful": 6500,
+    "harmless": 6000,
     "coding_foreign": 1500,
+    "engineering": 9000,
+    "sabotage": 2200,
+    "twin": 4500,
+    "twin_harmful": 4200,
+    "everyday": 4500,
+    "statement": 2200,
+    "statement_harmful": 2600,
+    "wrapped": 1200,
 }
 LONGEST_REQUIREMENTS = 7
 SLOT = re.compile(r"\{(\w+)\}")
@@ -44,6 +53,14 @@ def grown(seed: str, *, held: bool = False, share: float = 1.0) -> list[Example]
         "harmful": _harmful,
         "harmless": _harmless,
         "coding_foreign": _foreign,
+        "engineering": partial(_harmless, name="engineering"),
+        "sabotage": partial(_harmful, name="engineering", kind="sabotage"),
+        "twin": partial(_harmless, name="twins", kind="twin"),
+        "twin_harmful": partial(_harmful, name="twins", kind="twin_harmful"),
+        "everyday": partial(_harmless, name="everyday"),
+        "statement": partial(_harmless, name="statements", kind="statement"),
+        "statement_harmful": partial(_harmful, name="statements", kind="statement_harmful"),
+        "wrapped": _wrapped,
     }
     rows: list[Example] = []
     for kind, maker in makers.items():
@@ -122,29 +139,59 @@ def _attacks(rng: random.Random, held: bool) -> Iterator[Example]:
         yield made(shown, (code,), True, "attack", head="a")
 
 
-def _harmful(rng: random.Random, held: bool) -> Iterator[Example]:
-    """Every hazard as often as the others, in many voices."""
-    table = _table("hazards.toml")
-    groups = {code: _kept(group, held) for code, group in table["harmful"].items()}
-    voices = [*table["voices"]["both"], *table["voices"]["harmful"]]
+def _harmful(
+    rng: random.Random, held: bool, *, name: str = "hazards", kind: str = "harmful"
+) -> Iterator[Example]:
+    """Harmful requests of one table; OTHER is a harm outside S1-S14."""
+    table = _table(f"{name}.toml")
+    groups = {
+        code: kept for code, group in table["harmful"].items() if (kept := _kept(group, held))
+    }
+    # A category of fifty phrases is drawn oftener than one of nine, but not six times.
+    sizes = [math.sqrt(len(group)) for group in groups.values()]
     while True:
-        code = rng.choice([code for code, group in groups.items() if group])
-        yield made(_said(table, voices, groups[code], rng), (code,), True, "harmful")
+        (code,) = rng.choices(list(groups), sizes)
+        codes = () if code == "OTHER" else (code,)
+        yield made(_said(table, "harmful", groups[code], rng), codes, True, kind)
 
 
-def _harmless(rng: random.Random, held: bool) -> Iterator[Example]:
-    """The benign twins of `_harmful`."""
-    table = _table("hazards.toml")
+def _harmless(
+    rng: random.Random, held: bool, *, name: str = "hazards", kind: str = ""
+) -> Iterator[Example]:
+    """The benign twins of `_harmful` in the same table."""
+    table = _table(f"{name}.toml")
     groups = [kept for group in table["harmless"].values() if (kept := _kept(group, held))]
-    voices = [*table["voices"]["both"], *table["voices"]["harmless"]]
+    sizes = [math.sqrt(len(group)) for group in groups]
+    kind = kind or ("harmless" if name == "hazards" else name)
     while True:
-        yield made(_said(table, voices, rng.choice(groups), rng), (), False, "harmless")
+        (group,) = rng.choices(groups, sizes)
+        yield made(_said(table, "harmless", group, rng), (), False, kind)
 
 
-def _said(table: Table, voices: Sequence[str], phrases: Sequence[str], rng: random.Random) -> str:
-    """One phrase in one voice."""
-    phrase = filled(rng.choice(phrases), table["slots"], rng)
-    return _cased(rng.choice(voices).replace("{}", phrase), rng)
+def _wrapped(rng: random.Random, held: bool) -> Iterator[Example]:
+    """A jailbreak around a harmful request: both are said of it."""
+    table, attacks = _table("hazards.toml"), _table("mentions.toml")
+    wrappers = _kept(attacks["attack"]["jailbreak"], held)
+    groups = {code: _kept(group, held) for code, group in table["harmful"].items()}
+    codes = [code for code, group in groups.items() if group]
+    while True:
+        code = rng.choice(codes)
+        parts = [
+            filled(rng.choice(wrappers), attacks["slots"], rng),
+            _said(table, "harmful", groups[code], rng),
+        ]
+        rng.shuffle(parts)
+        yield made(rng.choice((" ", "\n", "\n\n")).join(parts), (code, "JB"), True, "wrapped")
+
+
+def _said(table: Table, side: str, phrases: Sequence[str], rng: random.Random) -> str:
+    """One phrase in one voice that fits the side; both may hold slots."""
+    voices = table.get("voices", {"both": ["{}"]})
+    phrase = rng.choice(phrases)
+    # A whole sentence speaks for itself.
+    whole = not phrase[0].islower() and phrase[0] != "{"
+    voice = "{}" if whole else rng.choice([*voices["both"], *voices.get(side, ())])
+    return _cased(filled(voice.replace("{}", phrase), table["slots"], rng), rng)
 
 
 def _foreign(rng: random.Random, held: bool) -> Iterator[Example]:
