@@ -22,7 +22,7 @@ LABELS = (*HAZARDS, "unsafe", "injection", "jailbreak")
 PLACE = {label: index for index, label in enumerate(LABELS)}
 ATTACK_CODES = {"PI": "injection", "JB": "jailbreak"}
 # Longer rows cost many windows and teach one thing.
-LONGEST_CHARACTERS = 1200
+LONGEST_CHARACTERS = 700
 # Under 400 rows each in the public sources, against 22,000 for S10.
 RARE = frozenset({"S3", "S4", "S5", "S8", "S9", "S11", "S13"})
 

@@ -1,4 +1,4 @@
-"""The default guard's network: six BERT layers and one linear head.
+"""The default guard's network: four BERT layers and one linear head.
 
 Attention is written out instead of calling a fused kernel: the ONNX graph then
 holds plain MatMul and Softmax, and heads this small train faster so too.
@@ -20,10 +20,11 @@ WIDTH = 384
 HEADS = 12
 INNER = 1536
 POSITIONS = 128
-KEPT_LAYERS = (0, 1, 2, 3, 4, 5)
-# Word table and lowest layers keep what the checkpoint knows of words that no
+# The lowest ones: the upper two serve the comparison of sentences.
+KEPT_LAYERS = (0, 1, 2, 3)
+# Word table and lowest layer keep what the checkpoint knows of words that no
 # training row holds; leaving them alone saves a quarter of the training too.
-FROZEN_LAYERS = 2
+FROZEN_LAYERS = 1
 # Finite so that the graph survives half precision.
 MASKED = -1e4
 

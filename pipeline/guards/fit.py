@@ -39,9 +39,9 @@ class Recipe:
     """
 
     seed: int = 20261123
-    epochs: float = 0.6
+    epochs: float = 1.0
     tokens: int = 3072
-    documents: int = 64
+    documents: int = 96
     rate: float = 1.5e-4
     head_rate: float = 5e-4
     warm_up_epochs: float = 0.04
@@ -87,8 +87,8 @@ def fit(
             if step % REPORT_STEPS == 0:
                 _report(step, progress, total, began)
             if step % SAVE_STEPS == 0:
-                _save(model, optimiser, step, progress, state, recipe)
-    _save(model, optimiser, step, 1.0, state, recipe, finished=True)
+                _save(model, optimiser, step, state, recipe, progress=progress)
+    _save(model, optimiser, step, state, recipe, progress=1.0)
 
 
 def _optimiser(model: GuardEncoder, recipe: Recipe) -> torch.optim.Optimizer:
@@ -173,11 +173,10 @@ def _save(
     model: GuardEncoder,
     optimiser: torch.optim.Optimizer,
     step: int,
-    progress: float,
     state: Path,
     recipe: Recipe,
     *,
-    finished: bool = False,
+    progress: float,
 ) -> None:
     """Write a checkpoint beside the old one, then swap."""
     fresh = state.with_suffix(".new")
@@ -185,7 +184,7 @@ def _save(
         "model": model.state_dict(),
         "optimiser": optimiser.state_dict(),
         "step": step,
-        "finished": finished,
+        "finished": progress >= 1.0,
         "recipe": repr(replace(recipe, epochs=0.0)),
         "epochs": recipe.epochs,
         "done_epochs": progress * recipe.epochs,

@@ -21,14 +21,14 @@ from pipeline.guards.data import Example
 
 HELD_SHARE = 9
 ROWS = {
-    "coding": 2500,
+    "coding": 1500,
     "malware": 700,
     "mention": 3600,
     "attack": 1200,
-    "harmful": 6500,
-    "harmless": 6000,
-    "coding_foreign": 1500,
-    "engineering": 9000,
+    "harmful": 6000,
+    "harmless": 5200,
+    "coding_foreign": 1100,
+    "engineering": 7500,
     "sabotage": 2200,
     "twin": 4500,
     "twin_harmful": 4200,
@@ -71,7 +71,7 @@ def grown(seed: str, *, held: bool = False, share: float = 1.0) -> list[Example]
 
 def _coding(rng: random.Random, held: bool) -> Iterator[Example]:
     """Programming requests without a victim, from one line to a page."""
-    table = _table("coding.toml")
+    table = read_table("coding.toml")
     tasks = _kept([task for group in table["benign"].values() for task in group], held)
     while True:
         yield made(_request(table, tasks, rng), (), False, "coding")
@@ -79,7 +79,7 @@ def _coding(rng: random.Random, held: bool) -> Iterator[Example]:
 
 def _malware(rng: random.Random, held: bool) -> Iterator[Example]:
     """The same voices around a task that has a victim."""
-    table = _table("coding.toml")
+    table = read_table("coding.toml")
     choices = [
         (code, task) for code, group in table["harmful"].items() for task in _kept(group, held)
     ]
@@ -118,7 +118,7 @@ def _lists(table: Table) -> dict[str, list[str]]:
 
 def _mentions(rng: random.Random, held: bool) -> Iterator[Example]:
     """Harmless sentences with alarming words."""
-    table = _table("mentions.toml")
+    table = read_table("mentions.toml")
     groups = [_kept(group, held) for group in table["safe"].values()]
     while True:
         text = rng.choice(rng.choice(groups))
@@ -127,7 +127,7 @@ def _mentions(rng: random.Random, held: bool) -> Iterator[Example]:
 
 def _attacks(rng: random.Random, held: bool) -> Iterator[Example]:
     """Attacks with the same words; hazards stay unsaid."""
-    table = _table("mentions.toml")
+    table = read_table("mentions.toml")
     choices = [
         (code, text)
         for name, code in (("injection", "PI"), ("jailbreak", "JB"))
@@ -143,7 +143,7 @@ def _harmful(
     rng: random.Random, held: bool, *, name: str = "hazards", kind: str = "harmful"
 ) -> Iterator[Example]:
     """Harmful requests of one table; OTHER is a harm outside S1-S14."""
-    table = _table(f"{name}.toml")
+    table = read_table(f"{name}.toml")
     groups = {
         code: kept for code, group in table["harmful"].items() if (kept := _kept(group, held))
     }
@@ -159,7 +159,7 @@ def _harmless(
     rng: random.Random, held: bool, *, name: str = "hazards", kind: str = ""
 ) -> Iterator[Example]:
     """The benign twins of `_harmful` in the same table."""
-    table = _table(f"{name}.toml")
+    table = read_table(f"{name}.toml")
     groups = [kept for group in table["harmless"].values() if (kept := _kept(group, held))]
     sizes = [math.sqrt(len(group)) for group in groups]
     kind = kind or ("harmless" if name == "hazards" else name)
@@ -170,7 +170,7 @@ def _harmless(
 
 def _wrapped(rng: random.Random, held: bool) -> Iterator[Example]:
     """A jailbreak around a harmful request: both are said of it."""
-    table, attacks = _table("hazards.toml"), _table("mentions.toml")
+    table, attacks = read_table("hazards.toml"), read_table("mentions.toml")
     wrappers = _kept(attacks["attack"]["jailbreak"], held)
     groups = {code: _kept(group, held) for code, group in table["harmful"].items()}
     codes = [code for code, group in groups.items() if group]
@@ -196,7 +196,7 @@ def _said(table: Table, side: str, phrases: Sequence[str], rng: random.Random) -
 
 def _foreign(rng: random.Random, held: bool) -> Iterator[Example]:
     """Programming requests in other languages."""
-    table, programming = _table("coding_languages.toml"), _table("coding.toml")["languages"]
+    table, programming = read_table("coding_languages.toml"), read_table("coding.toml")["languages"]
     known = {name: _kept(entry["tasks"], held) for name, entry in table.items()}
     languages = sorted(name for name, tasks in known.items() if tasks)
     while True:
@@ -227,6 +227,6 @@ def _kept(items: Sequence[str], held: bool) -> list[str]:
 
 
 @cache
-def _table(name: str) -> Table:
+def read_table(name: str) -> Table:
     """Read one of the committed tables."""
     return tomllib.loads(Path(__file__).with_name(name).read_text(encoding="utf-8"))

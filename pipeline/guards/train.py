@@ -24,8 +24,8 @@ from pipeline.guards.fit import Recipe, fit
 from pipeline.guards.publish import plain_tokenizer
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-COMPOSED_ROWS = 2400
-COMPLETION_ROWS = 2000
+COMPOSED_ROWS = 1800
+COMPLETION_ROWS = 1500
 OWN_REPEATS = 2
 # The untrained head learns this many times faster than the layers.
 HEAD_RATE = 3.3
