@@ -23,7 +23,7 @@ POSITIONS = 128
 # The lowest ones: the upper two serve the comparison of sentences.
 KEPT_LAYERS = (0, 1, 2, 3)
 # Word table and lowest layer keep what the checkpoint knows of words that no
-# training row holds; leaving them alone saves a quarter of the training too.
+# training row holds; leaving them alone saves a sixth of the training too.
 FROZEN_LAYERS = 1
 # Finite so that the graph survives half precision.
 MASKED = -1e4
