@@ -14,7 +14,7 @@ from pipeline.guards.calibrate import Array
 from pipeline.guards.data import PLACE, Example
 from pipeline.normalisation import normalise
 
-ROWS = 60
+ROWS = 40
 LONGEST_CHARACTERS = 300
 PADDING_WORDS = 150
 HELD_SHARE = 0.08

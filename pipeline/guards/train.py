@@ -1,7 +1,7 @@
 """Make the default guard: `python -m pipeline.guards.train`.
 
 Reads the public data, trains, calibrates, quantises, measures, and writes
-`triton_models/default`. About 40 minutes on two processor cores.
+`triton_models/default`. About half an hour of processor time.
 """
 
 from __future__ import annotations
