@@ -11,7 +11,7 @@ import random
 import re
 import tomllib
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -40,12 +40,13 @@ ROWS = {
 LONGEST_REQUIREMENTS = 7
 SLOT = re.compile(r"\{(\w+)\}")
 Table = dict[str, Any]
+Maker = Callable[[random.Random, bool], Iterator[Example]]
 
 
 def grown(seed: str, *, held: bool = False, share: float = 1.0) -> list[Example]:
     """Return `share` of `ROWS` examples; `held` takes only the held tasks."""
     rng = random.Random(f"{seed}/grown/{held}")
-    makers = {
+    makers: dict[str, Maker] = {
         "coding": _coding,
         "malware": _malware,
         "mention": _mentions,
