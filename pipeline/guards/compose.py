@@ -17,7 +17,7 @@ JAILBREAK = PLACE["jailbreak"]
 UNSAFE = PLACE["unsafe"]
 JOINTS = (" ", "\n", "\n\n", ". ", "\n- ", "\n---\n")
 # Whole books are not needed to learn "somewhere in here".
-HOST_CHARACTERS = 700
+HOST_CHARACTERS = 300
 
 
 def composed(rows: Sequence[Example], count: int, rng: random.Random) -> list[Example]:
@@ -28,7 +28,7 @@ def composed(rows: Sequence[Example], count: int, rng: random.Random) -> list[Ex
     made = []
     for index in range(count):
         guests = (attacks, harms, hosts)[index % 3]
-        host = rng.sample(hosts, rng.randint(1, 4))
+        host = rng.sample(hosts, rng.randint(1, 3))
         made.append(_hide(rng.choice(guests), host, rng))
     return made
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,21 +25,27 @@ LABEL_WEIGHT = tuple(
     {"unsafe": 3.0, "injection": 2.0, "jailbreak": 2.0}.get(n, 1.0) for n in LABELS
 )
 MASK_ID = 103  # [MASK]; every id above it is a word or a piece of one
-REPORT_STEPS = 50
-SAVE_STEPS = 300
+REPORT_STEPS = 25
+SAVE_STEPS = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """Everything that decides the result apart from the data."""
+    """Everything that decides the result apart from the data.
+
+    The rate rises for `warm_up_epochs`, stays, and falls to zero over the last
+    `cool_down` of the run: until the fall begins a run does not depend on
+    `epochs`, so an interrupted one may be resumed with another length.
+    """
 
     seed: int = 20261123
-    epochs: float = 1.5
-    tokens: int = 6144
-    documents: int = 128
-    rate: float = 3e-4
-    head_rate: float = 1e-3
-    warm_up: float = 0.06
+    epochs: float = 1.25
+    tokens: int = 3072
+    documents: int = 96
+    rate: float = 1.5e-4
+    head_rate: float = 5e-4
+    warm_up_epochs: float = 0.04
+    cool_down: float = 0.4
     decay: float = 0.01
     hidden_words: float = 0.06
     half: bool = True
@@ -80,14 +87,15 @@ def fit(
             if step % REPORT_STEPS == 0:
                 _report(step, progress, total, began)
             if step % SAVE_STEPS == 0:
-                _save(model, optimiser, step, state, recipe)
-    _save(model, optimiser, step, state, recipe, finished=True)
+                _save(model, optimiser, step, state, recipe, progress=progress)
+    _save(model, optimiser, step, state, recipe, progress=1.0)
 
 
 def _optimiser(model: GuardEncoder, recipe: Recipe) -> torch.optim.Optimizer:
     """AdamW with a higher rate for the untrained head."""
-    head = [value for name, value in model.named_parameters() if name.startswith("head")]
-    body = [value for name, value in model.named_parameters() if not name.startswith("head")]
+    learnt = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
+    head = [value for name, value in learnt if name.startswith("head")]
+    body = [value for name, value in learnt if not name.startswith("head")]
     groups = [{"params": body, "peak": recipe.rate}, {"params": head, "peak": recipe.head_rate}]
     return torch.optim.AdamW(groups, lr=recipe.rate, weight_decay=recipe.decay, fused=True)
 
@@ -101,7 +109,7 @@ def _step(
 ) -> float:
     """One update; returns the loss. `progress` is 0..1 over all epochs."""
     for group in optimiser.param_groups:
-        group["lr"] = group["peak"] * _shape(progress, recipe.warm_up)
+        group["lr"] = group["peak"] * shape(progress, recipe)
     model.train()
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=recipe.half):
         logits = model(_hide(torch.from_numpy(batch.ids), recipe), torch.from_numpy(batch.mask))
@@ -148,11 +156,11 @@ def score(model: GuardEncoder, rows: Sequence[Example], cut: Windower) -> NDArra
     return result
 
 
-def _shape(progress: float, warm_up: float) -> float:
-    """Linear warm-up, then linear decay to zero."""
-    if progress < warm_up:
-        return max(progress / warm_up, 0.01)
-    return (1.0 - progress) / (1.0 - warm_up)
+def shape(progress: float, recipe: Recipe) -> float:
+    """Share of the peak rate at `progress`, 0..1 over all epochs."""
+    rise = progress * recipe.epochs / recipe.warm_up_epochs
+    fall = (1.0 - progress) / recipe.cool_down
+    return max(min(rise, 1.0, fall), 0.0)
 
 
 def _report(step: int, progress: float, loss: float, began: float) -> None:
@@ -168,7 +176,7 @@ def _save(
     state: Path,
     recipe: Recipe,
     *,
-    finished: bool = False,
+    progress: float,
 ) -> None:
     """Write a checkpoint beside the old one, then swap."""
     fresh = state.with_suffix(".new")
@@ -176,12 +184,25 @@ def _save(
         "model": model.state_dict(),
         "optimiser": optimiser.state_dict(),
         "step": step,
-        "finished": finished,
-        "recipe": repr(recipe),
+        "finished": progress >= 1.0,
+        "recipe": repr(replace(recipe, epochs=0.0)),
+        "epochs": recipe.epochs,
+        "done_epochs": progress * recipe.epochs,
         "random": torch.get_rng_state(),
     }
     torch.save(kept, fresh)
     fresh.replace(state)
+
+
+def same_run(kept: Mapping[str, Any], recipe: Recipe) -> bool:
+    """Whether a state lies on this recipe's path.
+
+    Another length is the same path as long as neither rate had begun to fall.
+    """
+    if kept.get("recipe") != repr(replace(recipe, epochs=0.0)):
+        return False
+    steady = min(kept["epochs"], recipe.epochs) * (1.0 - recipe.cool_down)
+    return bool(kept["epochs"] == recipe.epochs or kept["done_epochs"] < steady)
 
 
 def _resume(
@@ -194,7 +215,7 @@ def _resume(
     if not state.is_file():
         return 0, False
     kept = torch.load(state, weights_only=True)
-    if kept.get("recipe") != repr(recipe):
+    if not same_run(kept, recipe):
         raise Misconfigured(
             f"training state {state.name} belongs to another recipe",
             remedy="Pass --fresh to train from the start, or --state for another file.",

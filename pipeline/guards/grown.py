@@ -6,12 +6,13 @@ measures whether the guard learnt the difference or the phrases.
 
 from __future__ import annotations
 
+import math
 import random
 import re
 import tomllib
 import zlib
-from collections.abc import Iterator, Sequence
-from functools import cache
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +21,32 @@ from pipeline.guards.data import Example
 
 HELD_SHARE = 9
 ROWS = {
-    "coding": 5200,
-    "malware": 1300,
-    "mention": 2600,
-    "attack": 700,
-    "harmful": 5200,
+    "coding": 1500,
+    "malware": 700,
+    "mention": 3600,
+    "attack": 1200,
+    "harmful": 6000,
     "harmless": 5200,
-    "coding_foreign": 1500,
+    "coding_foreign": 1100,
+    "engineering": 7500,
+    "sabotage": 2200,
+    "twin": 4500,
+    "twin_harmful": 4200,
+    "everyday": 4500,
+    "statement": 2200,
+    "statement_harmful": 2600,
+    "wrapped": 1200,
 }
 LONGEST_REQUIREMENTS = 7
 SLOT = re.compile(r"\{(\w+)\}")
 Table = dict[str, Any]
+Maker = Callable[[random.Random, bool], Iterator[Example]]
 
 
 def grown(seed: str, *, held: bool = False, share: float = 1.0) -> list[Example]:
     """Return `share` of `ROWS` examples; `held` takes only the held tasks."""
     rng = random.Random(f"{seed}/grown/{held}")
-    makers = {
+    makers: dict[str, Maker] = {
         "coding": _coding,
         "malware": _malware,
         "mention": _mentions,
@@ -44,6 +54,14 @@ def grown(seed: str, *, held: bool = False, share: float = 1.0) -> list[Example]
         "harmful": _harmful,
         "harmless": _harmless,
         "coding_foreign": _foreign,
+        "engineering": partial(_harmless, name="engineering"),
+        "sabotage": partial(_harmful, name="engineering", kind="sabotage"),
+        "twin": partial(_harmless, name="twins", kind="twin"),
+        "twin_harmful": partial(_harmful, name="twins", kind="twin_harmful"),
+        "everyday": partial(_harmless, name="everyday"),
+        "statement": partial(_harmless, name="statements", kind="statement"),
+        "statement_harmful": partial(_harmful, name="statements", kind="statement_harmful"),
+        "wrapped": _wrapped,
     }
     rows: list[Example] = []
     for kind, maker in makers.items():
@@ -54,7 +72,7 @@ def grown(seed: str, *, held: bool = False, share: float = 1.0) -> list[Example]
 
 def _coding(rng: random.Random, held: bool) -> Iterator[Example]:
     """Programming requests without a victim, from one line to a page."""
-    table = _table("coding.toml")
+    table = read_table("coding.toml")
     tasks = _kept([task for group in table["benign"].values() for task in group], held)
     while True:
         yield made(_request(table, tasks, rng), (), False, "coding")
@@ -62,7 +80,7 @@ def _coding(rng: random.Random, held: bool) -> Iterator[Example]:
 
 def _malware(rng: random.Random, held: bool) -> Iterator[Example]:
     """The same voices around a task that has a victim."""
-    table = _table("coding.toml")
+    table = read_table("coding.toml")
     choices = [
         (code, task) for code, group in table["harmful"].items() for task in _kept(group, held)
     ]
@@ -101,7 +119,7 @@ def _lists(table: Table) -> dict[str, list[str]]:
 
 def _mentions(rng: random.Random, held: bool) -> Iterator[Example]:
     """Harmless sentences with alarming words."""
-    table = _table("mentions.toml")
+    table = read_table("mentions.toml")
     groups = [_kept(group, held) for group in table["safe"].values()]
     while True:
         text = rng.choice(rng.choice(groups))
@@ -110,7 +128,7 @@ def _mentions(rng: random.Random, held: bool) -> Iterator[Example]:
 
 def _attacks(rng: random.Random, held: bool) -> Iterator[Example]:
     """Attacks with the same words; hazards stay unsaid."""
-    table = _table("mentions.toml")
+    table = read_table("mentions.toml")
     choices = [
         (code, text)
         for name, code in (("injection", "PI"), ("jailbreak", "JB"))
@@ -122,34 +140,64 @@ def _attacks(rng: random.Random, held: bool) -> Iterator[Example]:
         yield made(shown, (code,), True, "attack", head="a")
 
 
-def _harmful(rng: random.Random, held: bool) -> Iterator[Example]:
-    """Every hazard as often as the others, in many voices."""
-    table = _table("hazards.toml")
-    groups = {code: _kept(group, held) for code, group in table["harmful"].items()}
-    voices = [*table["voices"]["both"], *table["voices"]["harmful"]]
+def _harmful(
+    rng: random.Random, held: bool, *, name: str = "hazards", kind: str = "harmful"
+) -> Iterator[Example]:
+    """Harmful requests of one table; OTHER is a harm outside S1-S14."""
+    table = read_table(f"{name}.toml")
+    groups = {
+        code: kept for code, group in table["harmful"].items() if (kept := _kept(group, held))
+    }
+    # A category of fifty phrases is drawn oftener than one of nine, but not six times.
+    sizes = [math.sqrt(len(group)) for group in groups.values()]
     while True:
-        code = rng.choice([code for code, group in groups.items() if group])
-        yield made(_said(table, voices, groups[code], rng), (code,), True, "harmful")
+        (code,) = rng.choices(list(groups), sizes)
+        codes = () if code == "OTHER" else (code,)
+        yield made(_said(table, "harmful", groups[code], rng), codes, True, kind)
 
 
-def _harmless(rng: random.Random, held: bool) -> Iterator[Example]:
-    """The benign twins of `_harmful`."""
-    table = _table("hazards.toml")
+def _harmless(
+    rng: random.Random, held: bool, *, name: str = "hazards", kind: str = ""
+) -> Iterator[Example]:
+    """The benign twins of `_harmful` in the same table."""
+    table = read_table(f"{name}.toml")
     groups = [kept for group in table["harmless"].values() if (kept := _kept(group, held))]
-    voices = [*table["voices"]["both"], *table["voices"]["harmless"]]
+    sizes = [math.sqrt(len(group)) for group in groups]
+    kind = kind or ("harmless" if name == "hazards" else name)
     while True:
-        yield made(_said(table, voices, rng.choice(groups), rng), (), False, "harmless")
+        (group,) = rng.choices(groups, sizes)
+        yield made(_said(table, "harmless", group, rng), (), False, kind)
 
 
-def _said(table: Table, voices: Sequence[str], phrases: Sequence[str], rng: random.Random) -> str:
-    """One phrase in one voice."""
-    phrase = filled(rng.choice(phrases), table["slots"], rng)
-    return _cased(rng.choice(voices).replace("{}", phrase), rng)
+def _wrapped(rng: random.Random, held: bool) -> Iterator[Example]:
+    """A jailbreak around a harmful request: both are said of it."""
+    table, attacks = read_table("hazards.toml"), read_table("mentions.toml")
+    wrappers = _kept(attacks["attack"]["jailbreak"], held)
+    groups = {code: _kept(group, held) for code, group in table["harmful"].items()}
+    codes = [code for code, group in groups.items() if group]
+    while True:
+        code = rng.choice(codes)
+        parts = [
+            filled(rng.choice(wrappers), attacks["slots"], rng),
+            _said(table, "harmful", groups[code], rng),
+        ]
+        rng.shuffle(parts)
+        yield made(rng.choice((" ", "\n", "\n\n")).join(parts), (code, "JB"), True, "wrapped")
+
+
+def _said(table: Table, side: str, phrases: Sequence[str], rng: random.Random) -> str:
+    """One phrase in one voice that fits the side; both may hold slots."""
+    voices = table.get("voices", {"both": ["{}"]})
+    phrase = rng.choice(phrases)
+    # A whole sentence speaks for itself.
+    whole = not phrase[0].islower() and phrase[0] != "{"
+    voice = "{}" if whole else rng.choice([*voices["both"], *voices.get(side, ())])
+    return _cased(filled(voice.replace("{}", phrase), table["slots"], rng), rng)
 
 
 def _foreign(rng: random.Random, held: bool) -> Iterator[Example]:
     """Programming requests in other languages."""
-    table, programming = _table("coding_languages.toml"), _table("coding.toml")["languages"]
+    table, programming = read_table("coding_languages.toml"), read_table("coding.toml")["languages"]
     known = {name: _kept(entry["tasks"], held) for name, entry in table.items()}
     languages = sorted(name for name, tasks in known.items() if tasks)
     while True:
@@ -180,6 +228,6 @@ def _kept(items: Sequence[str], held: bool) -> list[str]:
 
 
 @cache
-def _table(name: str) -> Table:
+def read_table(name: str) -> Table:
     """Read one of the committed tables."""
     return tomllib.loads(Path(__file__).with_name(name).read_text(encoding="utf-8"))

@@ -18,7 +18,7 @@ from pipeline.guards.batches import Windower, batches
 from pipeline.guards.calibrate import Array
 from pipeline.guards.data import LABELS, PLACE, Example
 
-COMPARED_ROWS = 3000
+COMPARED_ROWS = 600
 MOST_BATCH_DIFFERENCE = 1e-3
 MOST_AUPRC_LOSS = 0.003
 MOST_MEAN_DIFFERENCE = 0.005

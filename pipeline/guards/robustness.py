@@ -14,10 +14,10 @@ from pipeline.guards.calibrate import Array
 from pipeline.guards.data import PLACE, Example
 from pipeline.normalisation import normalise
 
-ROWS = 200
+ROWS = 40
 LONGEST_CHARACTERS = 300
 PADDING_WORDS = 150
-HELD_SHARE = 0.12
+HELD_SHARE = 0.08
 LOOKALIKE = str.maketrans("aeopcxi", "аеорсхі")
 LEET = str.maketrans("aeiost", "4310$7")
 Score = Callable[[Sequence[Example]], Array]

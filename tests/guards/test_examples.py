@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
+
 from pipeline.guards.contrast import contrastive
-from pipeline.guards.data import HAZARDS, LABELS, PLACE, example, label, sources
+from pipeline.guards.data import HAZARDS, LABELS, PLACE, draw, example, label, sources
 
 UNSAFE, S10 = PLACE["unsafe"], PLACE["S10"]
 
@@ -75,3 +77,12 @@ def test_a_source_teaches_only_what_it_may() -> None:
     made = example(row, sources())
     taught = {name: w for name, w in zip(LABELS, made.weights, strict=True) if w}
     assert taught == {"S14": 0.1}
+
+
+def test_an_epoch_leaves_long_rows_out() -> None:
+    """Rows above the limit are never drawn, short ones of their source repeat instead."""
+    short = {"t": "short", "y": 0, "h": "b", "l": "en", "s": "benign_gsm8k"}
+    rows = [example(row, sources()) for row in (short, short | {"t": "x" * 5000})]
+    drawn = draw(rows, random.Random(1))
+    assert len(drawn) == sources()["benign_gsm8k"].take
+    assert {row.text for row in drawn} == {"short"}
