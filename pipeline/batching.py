@@ -13,7 +13,8 @@ from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-_STEP: Final = 8
+STEP: Final = 8
+"""A call is padded to a multiple of so many tokens."""
 
 
 class Row(NamedTuple):
@@ -74,7 +75,7 @@ def halves(call: Call) -> tuple[Call, Call]:
 
 
 def _stepped(length: int) -> int:
-    return -(-length // _STEP) * _STEP
+    return -(-length // STEP) * STEP
 
 
 def _bucket(length: int, buckets: Sequence[int]) -> int:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from pipeline.batching import Call, halves, plan
+from pipeline.batching import STEP, Call, halves, plan
 from pipeline.errors import Misconfigured, Reason, Rejected, Retryable
 from pipeline.events import Kind, Message
 from pipeline.guards.framing import frame
@@ -45,8 +45,10 @@ def planned(data: bytes, *, planner: Planner = plan) -> None:
     ]
     assert travelled == Counter(asked), "each window must be in one call, once"
     for call in calls:
-        fits = [bucket for bucket in buckets if bucket >= max(_long(call, lengths))]
-        assert call.length == fits[0]
+        longest = max(_long(call, lengths))
+        bucket = next(bucket for bucket in buckets if bucket >= longest)
+        assert longest <= call.length <= bucket, "a call has room, and no more than its bucket"
+        assert call.length == bucket or call.length - longest < STEP
         assert len(call.rows) <= max_rows
         assert len(call.rows) == 1 or len(call.rows) * call.length <= max_tokens
         if len(call.rows) > 1:
