@@ -28,7 +28,9 @@ from pipeline.cli import (
 
 
 def register(root: typer.Typer) -> None:
-    """Add all commands to the root, in the order help shows them."""
+    """Add all commands to the root, once, in the order help shows them."""
+    if root.registered_commands:
+        return
     root.command("demo")(demo.demo)
     root.command("up")(up.up)
     root.command("worker")(worker.worker)
