@@ -11,6 +11,8 @@ pytest.importorskip("torch", reason="the 'train' extra is not installed")
 from pipeline.guards.encoder import FROZEN_LAYERS, GuardEncoder, freeze
 from pipeline.guards.fit import Recipe, same_run, shape
 
+pytestmark = pytest.mark.guards
+
 RECIPE = Recipe(epochs=2.0, warm_up_epochs=0.1, cool_down=0.4)
 
 

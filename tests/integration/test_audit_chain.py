@@ -56,6 +56,7 @@ async def test_restarts_kills_and_rebalances_keep_the_log_provable(open_place: O
     async with open_place() as place:
         first, second = await place.start_worker(), await place.start_worker()
         await _publish(place, 200)
+        await until(lambda: _chained(first, 1), "audit events of the first worker")
         await first.stop()
         await place.start_worker()
         await _publish(place, 400)
