@@ -7,11 +7,13 @@ import random
 import ssl
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from types import TracebackType
 from typing import Any, Final, Self
 
+import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import (
@@ -19,6 +21,7 @@ from aiokafka.errors import (
     KafkaConnectionError,
     KafkaError,
     MessageSizeTooLargeError,
+    OutOfOrderSequenceNumber,
     TopicAuthorizationFailedError,
     UnknownTopicOrPartitionError,
 )
@@ -31,6 +34,8 @@ from pipeline.headers import Headers
 from pipeline.ports import Outgoing
 from pipeline.ranges import Bound, Edge, Range
 from pipeline.settings import KafkaSettings
+
+log = structlog.get_logger(__name__)
 
 DEAD_LETTER_ROOM: Final = 64 * 1024
 """Bytes that provenance headers may add to a message that was already at its limit."""
@@ -95,15 +100,22 @@ class KafkaPublisher:
     ) -> None:
         self._settings = settings
         self._max_bytes = max_message_bytes + DEAD_LETTER_ROOM
-        self._producer = AIOKafkaProducer(
-            **security(settings),
+        self._idempotent = idempotent
+        self._linger_ms = linger_ms
+        self._producer = self._made()
+        self._lost_its_place = False
+        self._renewing = asyncio.Lock()
+
+    def _made(self) -> AIOKafkaProducer:
+        return AIOKafkaProducer(
+            **security(self._settings),
             acks="all",
-            enable_idempotence=idempotent,
-            linger_ms=linger_ms,
+            enable_idempotence=self._idempotent,
+            linger_ms=self._linger_ms,
             max_batch_size=256 * 1024,
             max_request_size=self._max_bytes,
             compression_type="zstd",
-            request_timeout_ms=int(settings.request_timeout_s * 1000),
+            request_timeout_ms=int(self._settings.request_timeout_s * 1000),
         )
 
     async def __aenter__(self) -> Self:
@@ -123,6 +135,24 @@ class KafkaPublisher:
                 await self._producer.stop()
         except (TimeoutError, KafkaError):
             return  # whoever needed an acknowledgement has awaited it
+
+    async def _usable(self) -> AIOKafkaProducer:
+        """The producer; a new one where the last lost its place in a partition's sequence.
+
+        After a batch that was sent and never answered the broker may refuse
+        all that follow (OutOfOrderSequenceNumber): aiokafka's producer then
+        fails everything and is of no more use.
+        """
+        async with self._renewing:
+            if self._lost_its_place:
+                fresh, spent = self._made(), self._producer
+                await connected(fresh.start, fresh.stop, self._settings)
+                self._producer, self._lost_its_place = fresh, False
+                log.warning("producer-begun-anew")
+                with suppress(KafkaError, TimeoutError):
+                    async with asyncio.timeout(1.0):
+                        await spent.stop()
+        return self._producer
 
     async def publish(self, records: Sequence[Outgoing]) -> None:
         """Return once every record is acknowledged; see `ports.Publisher`."""
@@ -153,8 +183,9 @@ class KafkaPublisher:
 
     async def partitions(self, topic: str, keys: Sequence[bytes | None]) -> list[int]:
         """As Kafka's default partitioner chooses; records without a key go together."""
+        producer = await self._usable()
         try:
-            present = sorted(await self._producer.client._wait_on_metadata(topic))
+            present = sorted(await producer.client._wait_on_metadata(topic))
         except KafkaError as error:
             raise self._failed(error) from error
         anywhere = random.choice(present)  # noqa: S311 - spreads load, decides nothing
@@ -164,7 +195,8 @@ class KafkaPublisher:
         self, topic: str, partition: int, records: Sequence[Outgoing]
     ) -> tuple[int, asyncio.Future[int]]:
         """Queue as many records as one batch holds; see `ports.Appender`."""
-        batch = self._producer.create_batch()
+        producer = await self._usable()
+        batch = producer.create_batch()
         taken = 0
         try:
             for record in records:
@@ -172,7 +204,7 @@ class KafkaPublisher:
                     break
                 taken += 1
             batch.close()
-            queued = await self._producer.send_batch(batch, topic, partition=partition)
+            queued = await producer.send_batch(batch, topic, partition=partition)
         except KafkaError as error:
             raise self._failed(error) from error
         return taken, self._first_offset(queued)
@@ -207,6 +239,7 @@ class KafkaPublisher:
 
     def _failed(self, error: BaseException) -> SluiceError:
         metrics.PUBLISH_ERRORS.inc()
+        self._lost_its_place |= isinstance(error, OutOfOrderSequenceNumber)
         return _mapped(error, self._settings)
 
     async def send(self, record: Outgoing) -> asyncio.Task[Position]:
@@ -221,7 +254,8 @@ class KafkaPublisher:
         return asyncio.create_task(self._acknowledged(pending))
 
     async def _enqueue(self, record: Outgoing) -> asyncio.Future[Any]:
-        future: asyncio.Future[Any] = await self._producer.send(
+        producer = await self._usable()
+        future: asyncio.Future[Any] = await producer.send(
             record.topic, record.value, key=record.key, headers=list(record.headers)
         )
         return future
@@ -230,8 +264,7 @@ class KafkaPublisher:
         try:
             at = await pending
         except KafkaError as error:
-            metrics.PUBLISH_ERRORS.inc()
-            raise _mapped(error, self._settings) from error
+            raise self._failed(error) from error
         return Position(topic=at.topic, partition=at.partition, offset=at.offset)
 
 
@@ -275,10 +308,9 @@ def _mapped(error: BaseException, settings: KafkaSettings) -> SluiceError:
         return DependencyUnavailable(
             "an output topic does not exist", remedy="Run `sluice topics create`"
         )
-    if isinstance(error, KafkaError) and not error.retriable and not _transient(error):
-        return _refused(error)
-    if isinstance(error, KafkaError):
-        return unreachable(settings, error)
+    if isinstance(error, KafkaError) and not isinstance(error, OutOfOrderSequenceNumber):
+        lasting = not error.retriable and not _transient(error)
+        return _refused(error) if lasting else unreachable(settings, error)
     return Retryable(
         f"publishing failed ({type(error).__name__})", remedy="It is tried again by itself"
     )

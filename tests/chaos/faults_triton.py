@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -38,7 +39,7 @@ async def triton_sigkill(scene: Scene) -> AsyncIterator[None]:
 
 @fault(
     "triton-sigstop",
-    heals="SIGCONT",
+    heals="SIGCONT, and a start as by a supervisor if Triton dies of it",
     lasts_s=6.0,
     variables=_QUICK,
     seen=Seen(
@@ -51,6 +52,8 @@ async def triton_sigstop(scene: Scene) -> AsyncIterator[None]:
     os.killpg(scene.triton.pid, signal.SIGSTOP)
     yield
     os.killpg(scene.triton.pid, signal.SIGCONT)
+    await asyncio.sleep(2.0)
+    await scene.triton.start()  # 2.51 may die of it, of a lock that its stub held
 
 
 @fault(

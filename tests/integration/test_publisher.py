@@ -7,11 +7,12 @@ import uuid
 from collections import defaultdict
 
 import pytest
+from aiokafka import TopicPartition
 
 from pipeline.adapters.kafka import KafkaPublisher, KafkaReader
 from pipeline.adapters.kafka_topics import ROLES, create_topics
 from pipeline.embedded import EmbeddedKafka
-from pipeline.errors import Misconfigured
+from pipeline.errors import Misconfigured, Retryable
 from pipeline.ports import Outgoing
 from pipeline.settings import Settings, load
 
@@ -89,3 +90,20 @@ async def test_a_record_that_no_topic_takes_is_named(settings: Settings) -> None
     async with KafkaPublisher(settings.kafka, max_message_bytes=1000) as publisher:
         with pytest.raises(Misconfigured, match="larger than its topic takes"):
             await publisher.publish([_record(settings, b"k", bytes(100_000))])
+
+
+async def test_a_producer_that_lost_its_place_begins_anew(settings: Settings) -> None:
+    """A hole in a partition's sequence fails what is under way, as retryable, and no more."""
+    async with KafkaPublisher(settings.kafka, max_message_bytes=LIMIT) as publisher:
+        await publisher.publish([_record(settings, b"k", b"before")])
+        (partition,) = await publisher.partitions(settings.topics.audit, [b"k"])
+        # As a batch leaves it that was sent, and whose answer never came.
+        publisher._producer._txn_manager.increment_sequence_number(
+            TopicPartition(settings.topics.audit, partition), 5
+        )
+        with pytest.raises(Retryable):
+            await publisher.publish([_record(settings, b"k", b"lost")])
+        await publisher.publish([_record(settings, b"k", b"after")])
+        at = await (await publisher.send(_record(settings, b"k", b"sent")))
+    assert (await _values(settings))[partition] == [b"before", b"after", b"sent"]
+    assert at.partition == partition
