@@ -94,6 +94,7 @@ class EmbeddedTriton:
         """
         if self.pid is not None:
             return
+        await self.kill()  # one that ended by itself leaves its stubs, memory and pipes
         self._check_models()
         files = find_triton(self._home)
         self._choose_ports()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import sys
 import textwrap
 import time
 import urllib.request
+import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -159,6 +161,27 @@ def test_a_server_killed_by_others_takes_its_stub_along(repository: Path, tmp_pa
             assert await size_of(triton.grpc_address, "word") == 4
 
     asyncio.run(scenario())
+
+
+def test_one_that_died_is_put_away_when_it_is_started_again(
+    repository: Path, tmp_path: Path
+) -> None:
+    """Its pipes are closed: garbage collection finds nothing to warn of."""
+
+    async def scenario() -> None:
+        async with EmbeddedTriton(repository, ["size"], tmp_path) as triton:
+            assert triton.pid is not None
+            os.kill(triton.pid, signal.SIGKILL)
+            deadline_s = time.monotonic() + _DEADLINE_S
+            while triton.pid is not None and time.monotonic() < deadline_s:
+                await asyncio.sleep(0.05)
+            await triton.start()
+            assert triton.pid is not None
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ResourceWarning)
+        asyncio.run(scenario())
+        gc.collect()
 
 
 def test_it_does_not_outlive_an_owner_that_was_killed(repository: Path, tmp_path: Path) -> None:
