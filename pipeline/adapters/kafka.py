@@ -355,6 +355,8 @@ class KafkaReader:
     async def __aenter__(self) -> Self:
         """Connect; raises DependencyUnavailable naming the address."""
         await connected(self._consumer.start, self._consumer.stop, self._settings)
+        # aiokafka's stop raises CancelledError where a task of its start never ran.
+        await asyncio.sleep(0)
         return self
 
     async def __aexit__(

@@ -1,4 +1,4 @@
-"""The publisher on the real broker: whole batches, the right partition, the order kept."""
+"""Publisher and reader on the real broker: whole batches, right partitions, quiet ends."""
 
 from __future__ import annotations
 
@@ -107,3 +107,9 @@ async def test_a_producer_that_lost_its_place_begins_anew(settings: Settings) ->
         at = await (await publisher.send(_record(settings, b"k", b"sent")))
     assert (await _values(settings))[partition] == [b"before", b"after", b"sent"]
     assert at.partition == partition
+
+
+async def test_a_reader_that_reads_nothing_closes_quietly(settings: Settings) -> None:
+    """Closed as soon as it is open, as by a replay that had only its report left to write."""
+    async with KafkaReader(settings.kafka):
+        pass
