@@ -81,6 +81,21 @@ def policy_documents(settings: Settings, at: datetime) -> list[PolicyRecord]:
     ]
 
 
+def check_servable(policy: Policy, guards: list[Guard], settings: Settings) -> None:
+    """Raise Misconfigured when a policy may not be put in force with these guards and settings."""
+    check_policy(policy, guards)
+    require_key_folder(policy, settings)
+
+
+def require_key_folder(policy: Policy, settings: Settings) -> None:
+    """Raise Misconfigured when a policy keeps content encrypted and no folder holds keys."""
+    if settings.audit.keys_folder is None and policy.sealing_tenants():
+        raise Misconfigured(
+            f"policy {policy.ref.id} keeps content encrypted, and there is no key folder",
+            remedy="Set audit.keys_folder, then `sluice audit keys create`",
+        )
+
+
 def check_policy(policy: Policy, guards: list[Guard]) -> None:
     """Raise Misconfigured when the policy waits for a score that no guard gives."""
     given = {label for guard in guards for label in guard.card.labels}

@@ -72,15 +72,15 @@ async def publish(settings: Settings, *, note: str | None, activate: bool) -> Po
 async def activate(settings: Settings, digest: str, *, note: str | None) -> Placed:
     """Activate a published policy by (the beginning of) its digest.
 
-    Raises Misconfigured when there is no such policy, or the guards here do
-    not score what it names.
+    Raises Misconfigured when there is no such policy, the guards here do not
+    score what it names, or it wants keys and there is no folder of them.
     """
     known, _ = await history(settings)
     found = known.find(digest)
     policy = known.policy(found.record.digest)
     if policy is None:
         raise policy_history.not_a_policy(found.record)
-    wiring.check_policy(policy, wiring.load_guards(settings.guards))
+    wiring.check_servable(policy, wiring.load_guards(settings.guards), settings)
     await _send(settings, [_activation(found.record, note)])
     return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -87,7 +87,7 @@ async def run_worker(settings: Settings) -> None:
                 settings.kafka,
                 settings.topics.policies,
                 own=policy,
-                check=_servable(settings, guards),
+                check=lambda one: wiring.check_servable(one, guards, settings),
                 schemas=schemas,
                 health=health,
                 follow=settings.policy.follow,
@@ -183,30 +183,12 @@ def open_sealer(settings: Settings, policy: Policy, health: Health, clock: Clock
     A tenant without a key is no reason to stop: erasing a tenant's key must
     not take the worker down. It is told, and the hash alone is kept.
     """
-    _require_key_folder(settings, policy)
+    wiring.require_key_folder(policy, settings)
     keys, wanted = wiring.open_keys(settings), policy.sealing_tenants()
     watch = KeyWatch(keys or NoKeys(), health, clock)
     if keys is not None:
         watch.expect(keys, wanted)
     return watch
-
-
-def _servable(settings: Settings, guards: list[Guard]) -> Callable[[Policy], None]:
-    """What a policy must pass to be put in force here; it raises Misconfigured."""
-
-    def check(policy: Policy) -> None:
-        wiring.check_policy(policy, guards)
-        _require_key_folder(settings, policy)
-
-    return check
-
-
-def _require_key_folder(settings: Settings, policy: Policy) -> None:
-    if settings.audit.keys_folder is None and policy.sealing_tenants():
-        raise Misconfigured(
-            f"policy {policy.ref.id} keeps content encrypted, and there is no key folder",
-            remedy="Set audit.keys_folder, then `sluice audit keys create`",
-        )
 
 
 def topics(settings: Settings) -> Topics:

@@ -42,7 +42,10 @@ def publish(
     Example: sluice policy publish acme-8.toml --note "S12 for kids"
     """
     settings = session.begin(session.with_policy(file))
-    wiring.check_policy(wiring.load_policy(settings), wiring.load_guards(settings.guards))
+    policy = wiring.load_policy(settings)
+    wiring.check_policy(policy, wiring.load_guards(settings.guards))
+    if not inactive:
+        wiring.require_key_folder(policy, settings)
     record = session.run(wiring_policy.publish(settings, note=note, activate=not inactive))
     state = "kept" if inactive else "in force"
     console.out.print(Text(f"{state}  {record.id} version {record.version} {record.digest}"))

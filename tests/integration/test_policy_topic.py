@@ -205,3 +205,25 @@ def test_the_commands_publish_list_and_give_back(
     assert kinds == [(RecordKind.POLICY, False), (RecordKind.ACTIVATION, True)]
     assert sluice("policy", "activate", digest[7:17]).code == 0
     assert sluice("policy", "activate", "123456").code == 2
+
+
+async def test_a_policy_that_wants_keys_is_not_put_in_force_without_a_folder(
+    place: Place, tmp_path: Path
+) -> None:
+    """Activating it is refused where no folder is set; a worker without one refuses it, too."""
+    sealed = STRICT.replace(
+        "[default.prompt]", '[default]\nretention = "encrypted"\n[default.prompt]'
+    )
+    wants = with_file(place, tmp_path, sealed)
+    record = await wiring_policy.publish(wants, note=None, activate=False)
+    with pytest.raises(Misconfigured, match="no key folder"):
+        await wiring_policy.activate(place.settings, record.digest, note=None)
+    worker = await place.start_worker()
+    before = await verdict(place)
+    await wiring_policy.publish(wants, note=None, activate=True)
+
+    async def refused() -> bool:
+        return bool(logged(worker, "policy-refused"))
+
+    await places.until(refused, "a refusal")
+    assert (await verdict(place)).policy == before.policy
