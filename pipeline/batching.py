@@ -1,6 +1,6 @@
-"""Plan guard calls: which windows travel together in one Triton request.
+"""Guard calls: which windows travel together in one Triton request.
 
-Windows of one length bucket share a call, the shorter with the shorter, and are
+Windows of one length bucket share a call, those of small texts first, and are
 padded to the longest of them in steps of eight: padding is small, shapes are
 few, and Triton can merge calls of equal shape. A call holds at most `max_rows`
 windows and `max_tokens` padded tokens. Every window is in exactly one call.
@@ -9,12 +9,19 @@ windows and `max_tokens` padded tokens. Every window is in exactly one call.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from heapq import heappop, heappush
+from itertools import count
+from typing import Final, Generic, NamedTuple, TypeVar
 
 STEP: Final = 8
 """A call is padded to a multiple of so many tokens."""
+
+OLDEST_EVERY: Final = 4
+"""One call in so many begins with the window that has waited longest, however large its text."""
+
+Item = TypeVar("Item", bound=Hashable)
 
 
 class Row(NamedTuple):
@@ -25,11 +32,80 @@ class Row(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
+class Call(Generic[Item]):
     """Rows that travel together, each padded to `length` tokens."""
 
     length: int
-    rows: tuple[Row, ...]
+    rows: tuple[Item, ...]
+
+
+class Pool(Generic[Item]):
+    """Windows that wait, and the call that goes next when one may.
+
+    Small texts first, so that a short one does not wait for a long one's many
+    windows; but nobody waits for ever.
+    """
+
+    def __init__(self, *, buckets: Sequence[int], max_rows: int, max_tokens: int) -> None:
+        """`buckets` ascend."""
+        self._buckets = tuple(buckets)
+        self._rows = {bucket: min(max_rows, max(1, max_tokens // bucket)) for bucket in buckets}
+        self._heaps: dict[int, list[tuple[int, int, Item]]] = {bucket: [] for bucket in buckets}
+        # The lengths of those that wait, the oldest first; heaps may hold others still.
+        self._waiting: dict[Item, int] = {}
+        self._order = count()
+        self._calls = 0
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def add(self, item: Item, *, length: int, size: int) -> None:
+        """Let a window wait: `length` tokens of a text of `size`.
+
+        One longer than the last bucket is the caller's mistake: ValueError.
+        """
+        heappush(self._heaps[self._bucket(length)], (size, next(self._order), item))
+        self._waiting[item] = length
+
+    def discard(self, item: Item) -> None:
+        """Nobody wants its answer any more; of no effect once it has left."""
+        self._waiting.pop(item, None)
+
+    def next_call(self) -> Call[Item] | None:
+        """Take the windows that go next out of the pool; None where none waits."""
+        if not self._waiting:
+            return None
+        self._calls += 1
+        oldest = self._calls % OLDEST_EVERY == 0
+        return self._call(next(iter(self._waiting)) if oldest else self._smallest())
+
+    def _smallest(self) -> Item:
+        tops = (heap[0] for bucket in self._buckets if (heap := self._pruned(bucket)))
+        return min(tops, key=lambda top: top[:2])[2]
+
+    def _call(self, first: Item) -> Call[Item]:
+        """A call of this window and of those of its bucket that are the smallest texts'."""
+        longest = self._waiting.pop(first)
+        bucket, rows = self._bucket(longest), [first]
+        while len(rows) < self._rows[bucket] and (heap := self._pruned(bucket)):
+            item = heappop(heap)[2]
+            rows.append(item)
+            longest = max(longest, self._waiting.pop(item))
+        return Call(length=min(bucket, _stepped(longest)), rows=tuple(rows))
+
+    def _pruned(self, bucket: int) -> list[tuple[int, int, Item]]:
+        """A bucket's heap, whose top waits still."""
+        heap = self._heaps[bucket]
+        while heap and heap[0][2] not in self._waiting:
+            heappop(heap)
+        return heap
+
+    def _bucket(self, length: int) -> int:
+        index = bisect_left(self._buckets, length)
+        if index == len(self._buckets):
+            longest = self._buckets[-1]
+            raise ValueError(f"a window of {length} tokens exceeds the longest bucket {longest}")
+        return self._buckets[index]
 
 
 def plan(
@@ -38,34 +114,22 @@ def plan(
     buckets: Sequence[int],
     max_rows: int,
     max_tokens: int,
-    without: Container[Row] = (),
-) -> list[Call]:
+) -> list[Call[Row]]:
     """Calls that cover every window once; `lengths[request][window]` in tokens.
 
-    Rows in `without` are left out: they have their answer already.
-    `buckets` ascend. A window longer than the last bucket is the caller's
-    mistake: ValueError.
+    `buckets` ascend; raises what `Pool.add` raises.
     """
-    by_bucket: dict[int, list[Row]] = {}
+    pool: Pool[Row] = Pool(buckets=buckets, max_rows=max_rows, max_tokens=max_tokens)
     for request, windows in enumerate(lengths):
         for window, length in enumerate(windows):
-            row = Row(request=request, window=window)
-            if row not in without:
-                by_bucket.setdefault(_bucket(length, buckets), []).append(row)
-
-    def tokens(row: Row) -> int:
-        return lengths[row.request][row.window]
-
-    return [
-        Call(length=min(bucket, _stepped(tokens(rows[-1]))), rows=rows)
-        for bucket in sorted(by_bucket)
-        for rows in _split(
-            sorted(by_bucket[bucket], key=tokens), min(max_rows, max(1, max_tokens // bucket))
-        )
-    ]
+            pool.add(Row(request=request, window=window), length=length, size=sum(windows))
+    calls = []
+    while (call := pool.next_call()) is not None:
+        calls.append(call)
+    return calls
 
 
-def halves(call: Call) -> tuple[Call, Call]:
+def halves(call: Call[Item]) -> tuple[Call[Item], Call[Item]]:
     """A call of two or more rows cut in two, to find the row that is refused."""
     middle = len(call.rows) // 2
     return (
@@ -76,15 +140,3 @@ def halves(call: Call) -> tuple[Call, Call]:
 
 def _stepped(length: int) -> int:
     return -(-length // STEP) * STEP
-
-
-def _bucket(length: int, buckets: Sequence[int]) -> int:
-    index = bisect_left(buckets, length)
-    if index == len(buckets):
-        raise ValueError(f"a window of {length} tokens exceeds the longest bucket {buckets[-1]}")
-    return buckets[index]
-
-
-def _split(rows: list[Row], size: int) -> Iterator[tuple[Row, ...]]:
-    for start in range(0, len(rows), size):
-        yield tuple(rows[start : start + size])

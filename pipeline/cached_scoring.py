@@ -40,6 +40,12 @@ class CachedScorer:
         self._versions = versions
         self._flights: dict[bytes, asyncio.Future[Judgements | None]] = {}
 
+    def recall(self, messages: Sequence[Message]) -> list[Judgements | None]:
+        """The judgements that are remembered, in order."""
+        found = [self._cache.get(content_key(each), self._versions) for each in messages]
+        _count(hits=len(found) - found.count(None))
+        return found
+
     async def score(self, messages: Sequence[Message]) -> list[Scored]:
         """As the scorer's own; recalled judgements have no rows and no inference."""
         keys = [content_key(message) for message in messages]
@@ -102,6 +108,6 @@ class CachedScorer:
         return scored
 
 
-def _count(*, hits: int, shared: int, misses: int) -> None:
+def _count(*, hits: int, shared: int = 0, misses: int = 0) -> None:
     for answer, count in (("hit", hits), ("shared", shared), ("miss", misses)):
         metrics.SCORE_CACHE.labels(answer).inc(count)

@@ -1,18 +1,19 @@
 """Batches in motion: bounded, greedy, and drained within a deadline.
 
-One place owns batching, concurrency and drain. Items wait in a bounded
-buffer; whenever one of the batch slots is free, the next batch takes what is
-there, so batches are small and quick when idle and full under load. When
-all slots are busy and the buffer is full, `admit` waits: that is the back
-pressure which pauses the consumer.
+One place owns batching, concurrency and drain. Items wait in a bounded buffer.
+A batch leaves at once when the one before left long enough ago, or when it is
+full, so that batches are small and quick when idle and full under load. When
+as many items are under way as may be and the buffer is full, `admit` waits:
+that is the back pressure which pauses the consumer.
 
-Large items ride in a lane of their own, with slots of its own: a batch is as
-slow as its largest item, and nearly every batch would have one.
+Large items ride in a lane of their own: a batch is as slow as its largest item,
+and nearly every batch would have one.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
@@ -32,29 +33,43 @@ Item = TypeVar("Item", bound=Sized)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Bounds of the conveyor; `linger_s` lets a burst gather before it leaves.
+    """Bounds of the conveyor; sizes in bytes.
 
-    The buffer takes one item more than `buffer_bytes` allow. Items of `large_bytes`
-    and more ride apart, in `large_in_flight` batches at most.
+    `linger_s`: a batch that is not full leaves so long after the one before.
+    `messages_in_flight` and `bytes_in_flight` hold for each lane; so does
+    `linger_s`. The buffer takes one item more than `buffer_bytes` allow. Items of
+    `large_bytes` and more ride apart.
     """
 
     batch_messages: int
     batch_bytes: int
-    batches_in_flight: int
+    messages_in_flight: int
+    bytes_in_flight: int
     buffer_messages: int
     buffer_bytes: int
     linger_s: float
     large_bytes: int | None = None
-    large_in_flight: int = 2
 
 
 class _Lane(Generic[Item]):
-    """Items that wait, and the batch slots they wait for."""
+    """Items that wait, and what is under way of those that waited here."""
 
-    def __init__(self, in_flight: int) -> None:
+    def __init__(self) -> None:
         self.buffer: deque[Item] = deque()
-        self.slots = asyncio.Semaphore(in_flight)
-        self.work = asyncio.Event()
+        self.changed = asyncio.Event()
+        self.messages_in_flight = 0
+        self.bytes_in_flight = 0
+        self.left_s = -math.inf
+
+    def started(self, batch: list[Item], now_s: float) -> None:
+        self.left_s = now_s
+        self.messages_in_flight += len(batch)
+        self.bytes_in_flight += _bytes(batch)
+
+    def ended(self, batch: list[Item]) -> None:
+        self.messages_in_flight -= len(batch)
+        self.bytes_in_flight -= _bytes(batch)
+        self.changed.set()
 
 
 class Conveyor(Generic[Item]):
@@ -77,8 +92,8 @@ class Conveyor(Generic[Item]):
         self._limits = limits
         self._abandon = abandon
         self._crash = crash
-        self._small: _Lane[Item] = _Lane(limits.batches_in_flight)
-        self._large: _Lane[Item] = _Lane(limits.large_in_flight)
+        self._small: _Lane[Item] = _Lane()
+        self._large: _Lane[Item] = _Lane()
         self._buffered_bytes = 0
         self._running: set[asyncio.Task[None]] = set()
         self._space = asyncio.Event()
@@ -101,7 +116,7 @@ class Conveyor(Generic[Item]):
             lane = self._lane_of(item)
             lane.buffer.append(item)
             self._buffered_bytes += item.size_bytes
-            lane.work.set()
+            lane.changed.set()
 
     def _lane_of(self, item: Item) -> _Lane[Item]:
         large_bytes = self._limits.large_bytes
@@ -119,11 +134,28 @@ class Conveyor(Generic[Item]):
 
     async def _run_lane(self, lane: _Lane[Item]) -> None:
         while True:
-            await lane.slots.acquire()
-            await lane.work.wait()
-            if self._limits.linger_s and len(lane.buffer) < self._limits.batch_messages:
-                await asyncio.sleep(self._limits.linger_s)
+            while not (lane.buffer and self._room(lane)):
+                lane.changed.clear()
+                await lane.changed.wait()
+            if len(lane.buffer) < self._limits.batch_messages:
+                await self._linger(lane)
             self._start(lane, self._next_batch(lane))
+
+    def _room(self, lane: _Lane[Item]) -> bool:
+        """Whether a batch as full as what waits may leave."""
+        if not lane.messages_in_flight:
+            return True
+        limits = self._limits
+        messages = min(len(lane.buffer), limits.batch_messages)
+        return (
+            lane.messages_in_flight + messages <= limits.messages_in_flight
+            and lane.bytes_in_flight + limits.batch_bytes <= limits.bytes_in_flight
+        )
+
+    async def _linger(self, lane: _Lane[Item]) -> None:
+        wait_s = lane.left_s + self._limits.linger_s - asyncio.get_running_loop().time()
+        if wait_s > 0:
+            await asyncio.sleep(wait_s)
 
     async def drain(self, timeout_s: float) -> None:
         """Refuse new items, let batches end, and cancel what is left at the deadline."""
@@ -131,7 +163,6 @@ class Conveyor(Generic[Item]):
         for lane in (self._small, self._large):
             while lane.buffer:
                 self._abandon(lane.buffer.popleft())
-            lane.work.clear()
         self._buffered_bytes = 0
         self._space.set()
         if self._running:
@@ -155,18 +186,16 @@ class Conveyor(Generic[Item]):
             batch.append(lane.buffer.popleft())
         self._buffered_bytes -= size_bytes
         self._space.set()
-        if not lane.buffer:
-            lane.work.clear()
         return batch
 
     def _start(self, lane: _Lane[Item], batch: list[Item]) -> None:
         if not batch:  # drained while the batch was gathering
-            lane.slots.release()
             return
+        lane.started(batch, asyncio.get_running_loop().time())
         task = asyncio.create_task(self._run(batch))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
-        task.add_done_callback(lambda _: lane.slots.release())
+        task.add_done_callback(lambda _: lane.ended(batch))
 
     async def _run(self, batch: list[Item]) -> None:
         try:
@@ -178,3 +207,7 @@ class Conveyor(Generic[Item]):
         # Whatever it is, the batch is not acknowledged and the worker stops: Kafka redelivers.
         except BaseException as error:
             self._crash(error)
+
+
+def _bytes(items: Iterable[Sized]) -> int:
+    return sum(item.size_bytes for item in items)

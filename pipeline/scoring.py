@@ -1,4 +1,4 @@
-"""Score messages: tokenise, plan calls, ask the guards, read the answers.
+"""Score messages: tokenise, ask the guards, read the answers.
 
 Each message ends as judgements or as the error that stands in their place,
 so that one refused text or one lost call does not take its neighbours along.
@@ -7,28 +7,31 @@ so that one refused text or one lost call does not take its neighbours along.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from types import MappingProxyType
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import metrics
-from pipeline.batching import Call, Row, halves, plan
-from pipeline.errors import Reason, Rejected, Retryable
+from pipeline.asking import Answer, Answers, CallLimits, GuardQueue
+from pipeline.batching import Row
+from pipeline.errors import Rejected, Retryable
 from pipeline.events import GuardRef, Judgement, Kind, Message
 from pipeline.guards.cards import Card
 from pipeline.guards.framing import frame
-from pipeline.ports import Classifier, Clock, Inference
+from pipeline.ports import Classifier, Clock
 from pipeline.tokenization import Tokenizer
-from pipeline.turns import Turns
 from pipeline.windows import Windowed
 
 Scored = tuple[Judgement, ...] | Rejected | Retryable
 """A message's judgements, one per guard; or why there are none."""
+
+AT_ONCE_CHARS: Final = 4096
+"""So little is tokenised in half a millisecond; another thread would wait longer for its turn."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,32 +44,6 @@ class Guard:
     """A cheap guard that sees every window before this one, and settles the clear ones."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallLimits:
-    """Bounds of one guard call, of one message, and of calls in flight."""
-
-    max_rows: int
-    max_tokens: int
-    max_windows: int
-    in_flight: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Answer:
-    """What one row of a call came back with, and the card of the guard that judged it."""
-
-    card: Card
-    scores: NDArray[np.float32]
-    version: str
-    call_rows: int
-    started_s: float
-    elapsed_s: float
-
-
-Turn = Callable[[], AbstractAsyncContextManager[None]]
-_Answers = dict[Row, _Answer | Rejected | Retryable]
-
-
 class Scorer:
     """Scores batches of messages with every guard that judges their kind."""
 
@@ -74,13 +51,13 @@ class Scorer:
         self, guards: Sequence[Guard], classifier: Classifier, limits: CallLimits, clock: Clock
     ) -> None:
         self._guards = tuple(guards)
-        self._classifier = classifier
-        self._limits = limits
+        self._max_windows = limits.max_windows
         self._clock = clock
-        self._in_flight = Turns(limits.in_flight)
-        # Of its own: a first stage's quick calls must not wait behind slow ones.
-        self._first_in_flight = Turns(limits.in_flight)
         self._versions: dict[str, str] = {}
+        self._queues = {
+            guard.card.name: GuardQueue(guard.card, classifier, limits, clock, self._versions)
+            for guard in self.guards
+        }
 
     @property
     def guards(self) -> tuple[Guard, ...]:
@@ -109,85 +86,36 @@ class Scorer:
         chosen = [index for index, m in enumerate(messages) if m.kind in guard.card.roles]
         texts = await self._tokenise(guard, [messages[index] for index in chosen])
         settled = await self._settle(guard.first, texts) if guard.first else {}
-        answers = settled | await self._ask_all(guard, texts, self._in_flight, without=settled)
+        asked = await self._queues[guard.card.name].ask(texts, without=settled)
+        answers = settled | asked if settled else asked
         scored: list[Scored] = [() for _ in messages]
         for request, (index, text) in enumerate(zip(chosen, texts, strict=True)):
             scored[index] = _judge(request, text, answers, began_s)
         return scored
 
-    async def _settle(self, first: Guard, texts: Sequence[Windowed]) -> _Answers:
+    async def _settle(self, first: Guard, texts: Sequence[Windowed]) -> Answers:
         """The windows that a first stage finds clear; all others are the next guard's.
 
         Its errors settle nothing: what it could not judge is judged in full.
         """
-        answers = await self._ask_all(first, texts, self._first_in_flight)
-        settled: _Answers = {
+        answers = await self._queues[first.card.name].ask(texts)
+        settled: Answers = {
             row: answer
             for row, answer in answers.items()
-            if isinstance(answer, _Answer) and answer.scores.max() < first.card.settles_below
+            if isinstance(answer, Answer) and answer.scores.max() < first.card.settles_below
         }
         metrics.FIRST_STAGE_WINDOWS.labels("settled").inc(len(settled))
         metrics.FIRST_STAGE_WINDOWS.labels("passed-on").inc(len(answers) - len(settled))
         return settled
 
-    async def _ask_all(
-        self,
-        guard: Guard,
-        texts: Sequence[Windowed],
-        in_flight: Turns,
-        *,
-        without: Container[Row] = (),
-    ) -> _Answers:
-        """A guard's answers to all windows but those in `without`."""
-        calls = plan(
-            [[len(window) for window in text.windows] for text in texts],
-            buckets=guard.card.buckets,
-            max_rows=self._limits.max_rows,
-            max_tokens=self._limits.max_tokens,
-            without=without,
-        )
-        answers: _Answers = {}
-
-        def turn() -> AbstractAsyncContextManager[None]:
-            # Few calls first: a short text's must not wait for all of a long one's.
-            return in_flight.turn(len(calls))
-
-        asked = (self._ask(guard, call, texts, turn) for call in calls)
-        for answered in await asyncio.gather(*asked):
-            answers.update(answered)
-        return answers
-
     async def _tokenise(self, guard: Guard, messages: Sequence[Message]) -> list[Windowed]:
         began_s = self._clock.monotonic()
-        texts = await asyncio.to_thread(_frame_all, guard, messages, self._limits.max_windows)
+        if sum(len(message.text) for message in messages) <= AT_ONCE_CHARS:
+            texts = _frame_all(guard, messages, self._max_windows)
+        else:
+            texts = await asyncio.to_thread(_frame_all, guard, messages, self._max_windows)
         metrics.STAGE_SECONDS.labels("tokenise").observe(self._clock.monotonic() - began_s)
         return texts
-
-    async def _ask(
-        self, guard: Guard, call: Call, texts: Sequence[Windowed], turn: Turn
-    ) -> _Answers:
-        """Answers to a call's rows; a refused call is halved until one row stands out."""
-        rows = [texts[row.request].windows[row.window] for row in call.rows]
-        try:
-            async with turn():
-                started_s = self._clock.monotonic()
-                inference = await self._classifier.infer(
-                    guard.card.name, rows, length=call.length, pad_id=guard.card.pad_id
-                )
-        except Retryable as error:
-            return dict.fromkeys(call.rows, error)
-        except Rejected as error:
-            if len(call.rows) == 1:
-                return {call.rows[0]: error}
-            left, right = halves(call)
-            return {
-                **await self._ask(guard, left, texts, turn),
-                **await self._ask(guard, right, texts, turn),
-            }
-        self._versions[guard.card.name] = inference.version
-        metrics.CALL_ROWS.observe(len(rows))
-        metrics.STAGE_SECONDS.labels("infer").observe(inference.elapsed_s)
-        return _read(guard.card, call, inference, started_s)
 
 
 def uncovered_kinds(guards: Sequence[Guard]) -> frozenset[Kind]:
@@ -205,62 +133,21 @@ def _frame_all(guard: Guard, messages: Sequence[Message], max_windows: int) -> l
     )
 
 
-def _read(card: Card, call: Call, inference: Inference, started_s: float) -> _Answers:
-    """Calibrated scores by row; raises nothing, a bad answer becomes an error."""
-    if inference.logits.shape != (len(call.rows), len(card.classes)):
-        fault = Retryable(
-            f"guard {card.name} answered with shape {inference.logits.shape}",
-            remedy=f"It must be ({len(call.rows)}, {len(card.classes)}): check the served model",
-        )
-        return dict.fromkeys(call.rows, fault)
-    scores = card.scores(inference.logits)
-    _report_health(card, inference)
-    finite = np.isfinite(inference.logits).all(axis=1)
-    return {
-        row: _Answer(
-            card=card,
-            scores=scores[index],
-            version=inference.version,
-            call_rows=len(call.rows),
-            started_s=started_s,
-            elapsed_s=inference.elapsed_s,
-        )
-        if finite[index]
-        else _not_a_number(card, every=not finite.any())
-        for index, row in enumerate(call.rows)
-    }
-
-
-def _report_health(card: Card, inference: Inference) -> None:
-    """Show the worst log(P(safe) + P(unsafe)); far below 0, template and engine disagree."""
-    health = card.health(inference.logits)
-    if health is not None and np.isfinite(health).all():
-        metrics.GUARD_HEALTH.labels(card.name).set(float(health.min()))
-
-
-def _not_a_number(card: Card, *, every: bool) -> Rejected | Retryable:
-    """One bad row among good ones is that text's fault; all rows bad, the guard's."""
-    message = f"guard {card.name} answered with a score that is not a number"
-    if every:
-        return Retryable(message, remedy="Check the served model with `sluice doctor`")
-    return Rejected(Reason.GUARD_REFUSED, message, remedy="Report this text with the guard's card")
-
-
-def _judge(request: int, text: Windowed, answers: _Answers, began_s: float) -> Scored:
+def _judge(request: int, text: Windowed, answers: Answers, began_s: float) -> Scored:
     """A judgement of each guard that judged windows of the text, or the first error.
 
     Every window has one judge, so that the coverage of all together is the text's.
     """
-    by_guard: dict[str, list[_Answer]] = {}
+    by_guard: dict[str, list[Answer]] = {}
     for window in range(len(text.windows)):
         answer = answers[Row(request=request, window=window)]
-        if not isinstance(answer, _Answer):
+        if not isinstance(answer, Answer):
             return answer
         by_guard.setdefault(answer.card.name, []).append(answer)
     return tuple(_judgement(text, good, began_s) for good in by_guard.values())
 
 
-def _judgement(text: Windowed, good: Sequence[_Answer], began_s: float) -> Judgement:
+def _judgement(text: Windowed, good: Sequence[Answer], began_s: float) -> Judgement:
     card = good[0].card
     highest = good[0].scores if len(good) == 1 else _highest(good)
     return Judgement(
@@ -275,7 +162,7 @@ def _judgement(text: Windowed, good: Sequence[_Answer], began_s: float) -> Judge
     )
 
 
-def _highest(answers: Sequence[_Answer]) -> NDArray[np.float32]:
+def _highest(answers: Sequence[Answer]) -> NDArray[np.float32]:
     """The highest score of each label over a text's windows."""
     return np.asarray(np.max(np.stack([answer.scores for answer in answers]), axis=0))
 

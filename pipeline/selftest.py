@@ -15,7 +15,7 @@ from typing import Final, Protocol
 import structlog
 
 from pipeline.errors import Misconfigured, Reason, Rejected, Retryable, Suspected
-from pipeline.events import Message
+from pipeline.events import Judgement, Message
 from pipeline.guards.cards import Golden
 from pipeline.health import Health
 from pipeline.scoring import Guard, Scored, Scorer
@@ -41,11 +41,15 @@ class VerifiedScorer:
         self._scorer = scorer
         self._served = served
         self._health = health
-        self._lock = asyncio.Lock()
+        self._verifying: asyncio.Future[None] | None = None
         self._gate = _Gate()
         self._verified = False
         self._proved: frozenset[Version] = frozenset()
         self._used = False
+
+    def recall(self, messages: Sequence[Message]) -> list[tuple[Judgement, ...] | None]:
+        """Nothing: each message is scored anew."""
+        return [None] * len(messages)
 
     async def score(self, messages: Sequence[Message]) -> list[Scored]:
         """As `Scorer.score`; raises Misconfigured when a guard is not what its card says.
@@ -96,14 +100,25 @@ class VerifiedScorer:
         Raises Retryable while a guard does not answer, Misconfigured when it
         answers otherwise than its card says.
         """
-        async with self._lock:
-            if self._verified:
-                return
-            for guard in self._scorer.guards:
-                await self._check_digest(guard)
-            await self._check_golden()
-            self._verified = True
-            self._health.set("guard", ok=True, detail="answers as its card says")
+        if self._verified:
+            return
+        # One for all that ask meanwhile: in turn each would wait for the timeouts of all others.
+        if self._verifying is None:
+            self._verifying = asyncio.ensure_future(self._verify())
+            self._verifying.add_done_callback(self._verification_ended)
+        await asyncio.shield(self._verifying)
+
+    async def _verify(self) -> None:
+        for guard in self._scorer.guards:
+            await self._check_digest(guard)
+        await self._check_golden()
+        self._verified = True
+        self._health.set("guard", ok=True, detail="answers as its card says")
+
+    def _verification_ended(self, verifying: asyncio.Future[None]) -> None:
+        self._verifying = None
+        if not verifying.cancelled():
+            verifying.exception()  # who asked has it; they may all have been cancelled
 
     async def watch(self) -> None:
         """Keep readiness true to the guards, and see that nobody exchanges them; never returns.

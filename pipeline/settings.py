@@ -176,12 +176,18 @@ class WorkerSettings(_Section):
     id: Name = Field(default_factory=socket.gethostname)
     batch_messages: PositiveInt = 64
     batch_bytes: PositiveInt = 1024 * 1024
-    batches_in_flight: PositiveInt = 4
+    messages_in_flight: PositiveInt = Field(
+        1024, description="messages taken and not yet ended; large ones as many again"
+    )
+    bytes_in_flight: PositiveInt = 8 * 1024 * 1024
     buffer_messages: PositiveInt = 256
+    buffer_bytes: PositiveInt = 4 * 1024 * 1024
     large_bytes: PositiveInt = Field(
         2048, description="messages of this size and more are judged in batches of their own"
     )
-    linger_ms: Annotated[float, Field(ge=0, le=1000)] = 2.0
+    linger_ms: Annotated[float, Field(ge=0, le=1000)] = Field(
+        5.0, description="a batch that is not full leaves so long after the one before"
+    )
     drain_s: Seconds = 10.0
     poison_attempts: PositiveInt = Field(
         5, description="failures while the guard answers others, before a message is tried alone"

@@ -25,7 +25,15 @@ from pipeline import codec, headers, metrics, moderation, tally, telemetry
 from pipeline.conveyor import Conveyor, Limits
 from pipeline.dead_letters import Bound, Budget
 from pipeline.errors import Reason, Rejected, Retryable, Suspected
-from pipeline.events import DeadLetter, Kind, Message, Outcome, Position, Received
+from pipeline.events import (
+    DeadLetter,
+    Judgement,
+    Kind,
+    Message,
+    Outcome,
+    Position,
+    Received,
+)
 from pipeline.health import Health
 from pipeline.ledger import Ledger, Origin, Slot
 from pipeline.moderation import Case, Intake, Stamp
@@ -112,6 +120,7 @@ class Admitted:
 
 
 Refused = tuple[Inbound, Rejected]
+Recalled = tuple[Admitted, tuple[Judgement, ...]]
 
 
 class Fetched(Origin, Protocol):
@@ -131,6 +140,9 @@ class Fetched(Origin, Protocol):
 
 class Scores(Protocol):
     """The slice of a scorer the flow needs."""
+
+    def recall(self, messages: Sequence[Message]) -> list[tuple[Judgement, ...] | None]:
+        """What is known of each message without asking a guard, in order."""
 
     async def score(self, messages: Sequence[Message]) -> list[Scored]:
         """One result per message, in order; raises nothing but Misconfigured."""
@@ -257,7 +269,9 @@ class Flow:
             oks, errs = await self.decode(batch)
             self._budget.spend(good=len(oks), dead=len(errs))
             await self.bury(errs)
-            await _all(self.classify(group) for group in _by_length(oks))
+            known, unknown = self._recalled(oks)
+            groups = (self.classify(group) for group in _by_length(unknown))
+            await _all((self.settle_known(known), *groups))
 
     # 3. Decode ---------------------------------------------------------------
 
@@ -320,6 +334,29 @@ class Flow:
 
     # 4. Classify, and what happens when the guard is away ---------------------
 
+    def _recalled(self, admitted: Sequence[Admitted]) -> tuple[list[Recalled], list[Admitted]]:
+        """Those whose content was scored before, which wait for nobody; and the rest."""
+        found = self._scorer.recall([each.case.received.message for each in admitted])
+        known: list[Recalled] = []
+        unknown: list[Admitted] = []
+        for each, judgements in zip(admitted, found, strict=True):
+            if judgements is None:
+                unknown.append(each)
+            else:
+                known.append((each, judgements))
+        return known, unknown
+
+    async def settle_known(self, recalled: Sequence[Recalled]) -> None:
+        """Settle messages by judgements of the same content."""
+        if recalled:
+            stamp = self._stamp(1, self._clock.now())
+            await self.publish([self._concluded(*each, stamp) for each in recalled])
+
+    def _concluded(
+        self, each: Admitted, judgements: Sequence[Judgement], stamp: Stamp
+    ) -> tuple[Inbound, Outcome]:
+        return each.inbound, moderation.conclude(each.case, judgements, stamp, self._sealer)
+
     async def classify(self, waiting: list[Admitted]) -> None:
         """Score and settle every message; hold or degrade while guards do not answer."""
         began_s = self._clock.monotonic()
@@ -376,9 +413,7 @@ class Flow:
             if isinstance(result, Rejected):
                 refused.append((each.inbound, result))
             elif not isinstance(result, Retryable):
-                outcomes.append(
-                    (each.inbound, moderation.conclude(each.case, result, stamp, self._sealer))
-                )
+                outcomes.append(self._concluded(each, result, stamp))
         away = not (cause is None or isinstance(cause, Suspected))
         self._health.set("guard", ok=not away, detail=str(cause or "answers"))
         self._budget.revise(dead=len(refused))

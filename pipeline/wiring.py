@@ -10,12 +10,13 @@ from pipeline import cascade, codec, policy_file, policy_history
 from pipeline.adapters.clock import SystemClock
 from pipeline.adapters.keys import KeyFolder
 from pipeline.adapters.triton import TritonClassifier
+from pipeline.asking import CallLimits
 from pipeline.errors import Misconfigured
 from pipeline.guards import cards
 from pipeline.policy import Policy
 from pipeline.policy_history import PolicyRecord
 from pipeline.resources import shipped
-from pipeline.scoring import CallLimits, Guard, Scorer, uncovered_kinds
+from pipeline.scoring import Guard, Scorer, uncovered_kinds
 from pipeline.settings import GuardSettings, Settings
 from pipeline.tokenization import Tokenizer
 

@@ -210,9 +210,10 @@ def flow_limits(settings: Settings) -> FlowLimits:
         conveyor=Limits(
             batch_messages=batch.batch_messages,
             batch_bytes=batch.batch_bytes,
-            batches_in_flight=batch.batches_in_flight,
+            messages_in_flight=batch.messages_in_flight,
+            bytes_in_flight=batch.bytes_in_flight,
             buffer_messages=batch.buffer_messages,
-            buffer_bytes=batch.batch_bytes * batch.batches_in_flight,
+            buffer_bytes=batch.buffer_bytes,
             linger_s=batch.linger_ms / 1000,
             large_bytes=batch.large_bytes,
         ),

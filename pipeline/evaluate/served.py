@@ -10,13 +10,14 @@ from typing import Final
 from pipeline import settings as settings_file
 from pipeline.adapters.clock import SystemClock
 from pipeline.adapters.triton import TritonClassifier
+from pipeline.asking import CallLimits
 from pipeline.errors import DependencyUnavailable, Misconfigured, Rejected, Retryable
 from pipeline.evaluate.contenders import Answer, Pace, Point
 from pipeline.evaluate.items import Item
 from pipeline.guards import cards
 from pipeline.guards.cards import Card
 from pipeline.health import Health
-from pipeline.scoring import CallLimits, Guard, Scored, Scorer
+from pipeline.scoring import Guard, Scored, Scorer
 from pipeline.selftest import VerifiedScorer
 from pipeline.settings import GuardSettings, Settings
 from pipeline.tokenization import Tokenizer

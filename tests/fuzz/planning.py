@@ -13,12 +13,13 @@ from typing import Any, Final
 
 import numpy as np
 
+from pipeline.asking import CallLimits
 from pipeline.batching import STEP, Call, halves, plan
 from pipeline.errors import Misconfigured, Reason, Rejected, Retryable
 from pipeline.events import Kind, Message
 from pipeline.guards.framing import frame
 from pipeline.ports import Inference
-from pipeline.scoring import CallLimits, Guard, Scored, Scorer
+from pipeline.scoring import Guard, Scored, Scorer
 from pipeline.windows import WindowSpec, cut
 from tests.unit.fakes import LABELS, WORDS, FakeClock, write_guard
 

@@ -10,11 +10,12 @@ import pytest
 from pipeline import wiring
 from pipeline.adapters.clock import SystemClock
 from pipeline.adapters.triton import TritonClassifier
+from pipeline.asking import CallLimits
 from pipeline.embedded import EmbeddedTriton
 from pipeline.events import Kind, Message
 from pipeline.guards import cards, verify
 from pipeline.health import Health
-from pipeline.scoring import CallLimits, Guard, Scorer
+from pipeline.scoring import Guard, Scorer
 from pipeline.selftest import VerifiedScorer
 from pipeline.settings import TritonSettings
 from pipeline.tokenization import Tokenizer

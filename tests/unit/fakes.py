@@ -16,18 +16,19 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
 from pipeline import codec
+from pipeline.asking import CallLimits
 from pipeline.audit_writer import ChainedLog
 from pipeline.conveyor import Limits
 from pipeline.dead_letters import Bound
 from pipeline.errors import DependencyUnavailable, SluiceError
-from pipeline.events import Kind, Message, Position, Received
+from pipeline.events import Judgement, Kind, Message, Position, Received
 from pipeline.guards import cards
 from pipeline.health import Health
 from pipeline.ledger import Slot
 from pipeline.moderation import Intake
 from pipeline.policy import Policy
 from pipeline.ports import Inference, Outgoing
-from pipeline.scoring import CallLimits, Guard, Scored, Scorer
+from pipeline.scoring import Guard, Scored, Scorer
 from pipeline.sealing import Sealer
 from pipeline.stream import Flow, FlowLimits, Inbound, Topics
 from pipeline.tokenization import Tokenizer
@@ -307,6 +308,10 @@ def json_value(text: str = "fine", **fields: Any) -> bytes:
 class TrustingScorer(Scorer):
     """A scorer that takes its guard's word without golden texts."""
 
+    def recall(self, messages: Sequence[Message]) -> list[tuple[Judgement, ...] | None]:
+        """It remembers nothing."""
+        return [None] * len(messages)
+
     async def score_alone(self, message: Message) -> Scored:
         """Its result, whatever it is."""
         return (await self.score([message]))[0]
@@ -353,15 +358,20 @@ class Bench:
 
     def scorer(self) -> TrustingScorer:
         """A scorer with one guard and small calls."""
-        limits = CallLimits(max_rows=self.max_rows, max_tokens=64, max_windows=8, in_flight=2)
-        return TrustingScorer([self.guard], self.classifier, limits, self.clock)
+        return TrustingScorer([self.guard], self.classifier, self.call_limits, self.clock)
+
+    @property
+    def call_limits(self) -> CallLimits:
+        """Small calls, two at a time."""
+        return CallLimits(max_rows=self.max_rows, max_tokens=64, max_windows=8, in_flight=2)
 
     def _limits(self) -> FlowLimits:
         return FlowLimits(
             conveyor=Limits(
                 batch_messages=self.batch_messages,
                 batch_bytes=1_000_000,
-                batches_in_flight=2,
+                messages_in_flight=2 * self.batch_messages,
+                bytes_in_flight=2_000_000,
                 buffer_messages=4,
                 buffer_bytes=1_000_000,
                 linger_s=0.0,

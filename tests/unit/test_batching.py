@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.batching import Call, Row, halves, plan
+from pipeline.batching import OLDEST_EVERY, Call, Pool, Row, halves, plan
 
 BUCKETS = (8, 16, 64)
 lengths = st.lists(st.lists(st.integers(1, 64), max_size=6), max_size=20)
@@ -59,13 +59,52 @@ def test_shorter_windows_travel_with_shorter_ones() -> None:
     assert [call.length for call in calls] == [24, 64]
 
 
-@given(st.lists(st.integers(0, 3), max_size=8))
-def test_a_window_with_an_answer_does_not_travel(answered: list[int]) -> None:
-    """What a first stage settled is left out, everything else goes."""
-    done = {Row(request=0, window=window) for window in answered}
-    calls = plan([[5, 5, 5, 5]], buckets=BUCKETS, max_rows=4, max_tokens=1000, without=done)
-    travelled = {row for call in calls for row in call.rows}
-    assert travelled == {Row(request=0, window=window) for window in range(4)} - done
+@given(
+    st.lists(st.tuples(st.integers(1, 64), st.integers(1, 500)), max_size=30),
+    st.lists(st.one_of(st.just("call"), st.integers(0, 29)), max_size=40),
+)
+def test_what_was_discarded_does_not_travel_and_all_else_does(
+    asked: list[tuple[int, int]], steps: list[str | int]
+) -> None:
+    """Whatever the order of adding, taking and giving up."""
+    pool: Pool[int] = Pool(buckets=BUCKETS, max_rows=4, max_tokens=1000)
+    for item, (length, size) in enumerate(asked):
+        pool.add(item, length=length, size=size)
+    left, gone = [], set()
+    for step in steps:
+        if isinstance(step, int):
+            gone |= {step} & set(range(len(asked))) - set(left)
+            pool.discard(step)
+        elif (call := pool.next_call()) is not None:
+            left += call.rows
+    while (call := pool.next_call()) is not None:
+        left += call.rows
+    assert sorted(left) == sorted(set(range(len(asked))) - gone)
+    assert len(pool) == 0
+
+
+def test_a_small_text_passes_a_large_ones_windows() -> None:
+    """It came last and goes first, though both are of one bucket."""
+    pool: Pool[str] = Pool(buckets=BUCKETS, max_rows=2, max_tokens=1000)
+    for window in range(6):
+        pool.add(f"long {window}", length=60, size=360)
+    pool.add("short", length=50, size=50)
+    call = pool.next_call()
+    assert call is not None
+    assert call.rows == ("short", "long 0")
+
+
+def test_a_large_text_is_not_kept_waiting_for_ever() -> None:
+    """However many small ones come, every so many calls begin with who has waited longest."""
+    pool: Pool[str] = Pool(buckets=BUCKETS, max_rows=1, max_tokens=1000)
+    pool.add("long", length=60, size=999)
+    taken: list[str] = []
+    for number in range(OLDEST_EVERY):
+        pool.add(f"short {number}", length=5, size=5)
+        call = pool.next_call()
+        assert call is not None
+        taken += call.rows
+    assert taken.index("long") == OLDEST_EVERY - 1
 
 
 def test_full_calls_are_made_before_another_is_opened() -> None:

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.asking import CallLimits
 from pipeline.cascade import put_first, unmeasured
 from pipeline.errors import Misconfigured, Reason, Rejected, SluiceError
 from pipeline.events import Judgement, Kind
 from pipeline.health import Health
 from pipeline.moderation import merge
 from pipeline.ports import Inference
-from pipeline.scoring import CallLimits, Guard, Scored, Scorer
+from pipeline.scoring import Guard, Scored, Scorer
 from pipeline.selftest import VerifiedScorer
 
 from .fakes import WORD_IDS, FakeClock, Script, away, by_words, message, write_guard

@@ -29,7 +29,8 @@ class Belt:
     abandoned: list[int] = field(default_factory=list)
     crashes: list[BaseException] = field(default_factory=list)
     running: int = 0
-    most_running: int = 0
+    items: int = 0
+    most_items: int = 0
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     fault: BaseException | None = None
 
@@ -37,13 +38,15 @@ class Belt:
         """Note the batch, then wait for the gate."""
         self.batches.append([parcel.number for parcel in batch])
         self.running += 1
-        self.most_running = max(self.most_running, self.running)
+        self.items += len(batch)
+        self.most_items = max(self.most_items, self.items)
         try:
             await self.gate.wait()
             if self.fault:
                 raise self.fault
         finally:
             self.running -= 1
+            self.items -= len(batch)
 
     def conveyor(self) -> Conveyor[Parcel]:
         """A conveyor over this belt."""
@@ -56,8 +59,9 @@ class Belt:
 
 
 def limits(**changed: float) -> Limits:
-    """Two batches of three in flight, four waiting."""
-    values = {"batch_messages": 3, "batch_bytes": 100, "batches_in_flight": 2,
+    """Six items in flight in batches of three, four waiting."""
+    values = {"batch_messages": 3, "batch_bytes": 100,
+              "messages_in_flight": 6, "bytes_in_flight": 10_000,
               "buffer_messages": 4, "buffer_bytes": 1000, "linger_s": 0.0}  # fmt: skip
     return Limits(**(values | changed))  # type: ignore[arg-type]
 
@@ -91,7 +95,7 @@ async def test_every_item_travels_once_in_order_within_the_limits() -> None:
         await until(lambda: sum(map(len, belt.batches)) == 40)
     assert [number for batch in belt.batches for number in batch] == list(range(40))
     assert max(map(len, belt.batches)) <= 3
-    assert belt.most_running <= 2
+    assert belt.most_items <= 6
 
 
 async def test_a_lone_item_does_not_wait_for_company() -> None:
@@ -103,21 +107,50 @@ async def test_a_lone_item_does_not_wait_for_company() -> None:
         await until(lambda: belt.batches == [[1]])
 
 
-async def test_lingering_lets_a_burst_gather() -> None:
-    """Items that arrive within the linger leave together."""
-    belt = Belt(limits(linger_s=0.05))
+async def test_what_comes_soon_after_a_batch_gathers() -> None:
+    """The first of a burst leaves at once, all others together once the linger is over."""
+    belt = Belt(limits(linger_s=0.05, batch_messages=9, messages_in_flight=20))
     conveyor = belt.conveyor()
     async with started(conveyor):
         await conveyor.admit([Parcel(1)])
-        await asyncio.sleep(0)
-        await conveyor.admit([Parcel(2)])
-        await until(lambda: bool(belt.batches))
-    assert belt.batches == [[1, 2]]
+        await until(lambda: belt.batches == [[1]])
+        for number in (2, 3, 4):
+            await conveyor.admit([Parcel(number)])
+            await asyncio.sleep(0)
+        assert belt.batches == [[1]]
+        await until(lambda: len(belt.batches) == 2)
+    assert belt.batches == [[1], [2, 3, 4]]
+
+
+async def test_a_full_batch_does_not_linger() -> None:
+    """Once as many wait as a batch holds there is nothing to gather."""
+    belt = Belt(limits(linger_s=60.0))
+    conveyor = belt.conveyor()
+    async with started(conveyor):
+        await conveyor.admit([Parcel(1)])
+        await until(lambda: belt.batches == [[1]])
+        await conveyor.admit([Parcel(2), Parcel(3), Parcel(4)])
+        await until(lambda: belt.batches[1:] == [[2, 3, 4]])
+
+
+async def test_bytes_in_flight_are_bounded_but_one_batch_always_leaves() -> None:
+    """A batch's worth of room is kept; an idle lane takes whatever comes."""
+    belt = Belt(limits(bytes_in_flight=150))
+    conveyor = belt.conveyor()
+    async with started(conveyor):
+        await conveyor.admit([Parcel(1, 400)])
+        await until(lambda: belt.batches == [[1]])
+        await conveyor.admit([Parcel(2, 1)])
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert belt.batches == [[1]]
+        belt.gate.set()
+        await until(lambda: belt.batches[1:] == [[2]])
 
 
 async def test_a_batch_stays_under_its_bytes_but_one_item_always_fits() -> None:
     """A larger item than a batch may hold travels alone."""
-    belt = Belt(limits(batches_in_flight=1, buffer_messages=9))
+    belt = Belt(limits(messages_in_flight=3, buffer_messages=9))
     belt.gate.set()
     conveyor = belt.conveyor()
     for parcel in (Parcel(1, 60), Parcel(2, 50), Parcel(3, 500), Parcel(4, 50), Parcel(5, 50)):
@@ -179,7 +212,7 @@ async def test_a_fault_in_a_batch_crashes_once_and_abandons_nothing() -> None:
 
 async def test_drain_lets_running_batches_end() -> None:
     """What is being judged is finished, what only waited is abandoned."""
-    belt = Belt(limits(batches_in_flight=1, batch_messages=1))
+    belt = Belt(limits(messages_in_flight=1, batch_messages=1))
     conveyor = belt.conveyor()
     async with started(conveyor):
         for number in range(3):
@@ -223,7 +256,7 @@ async def test_while_draining_nothing_is_taken_and_waiters_are_released() -> Non
 
 async def test_after_resume_items_travel_again() -> None:
     """A drain is not the end: slots and buffer are whole again."""
-    belt = Belt(limits(batches_in_flight=1))
+    belt = Belt(limits(messages_in_flight=3))
     conveyor = belt.conveyor()
     async with started(conveyor):
         await conveyor.admit([Parcel(1)])
@@ -240,10 +273,12 @@ async def test_after_resume_items_travel_again() -> None:
 @pytest.mark.parametrize("stage", ["lingering", "idle"])
 async def test_draining_between_batches_keeps_the_slot(stage: str) -> None:
     """A drain that empties the buffer while a batch gathers costs no slot."""
-    belt = Belt(limits(batches_in_flight=1, linger_s=0.02))
+    belt = Belt(limits(messages_in_flight=3, linger_s=0.02))
     belt.gate.set()
     conveyor = belt.conveyor()
     async with started(conveyor):
+        await conveyor.admit([Parcel(0)])
+        await until(lambda: belt.batches == [[0]])
         if stage == "lingering":
             await conveyor.admit([Parcel(1)])
             await asyncio.sleep(0)
@@ -252,28 +287,28 @@ async def test_draining_between_batches_keeps_the_slot(stage: str) -> None:
         await asyncio.sleep(0.06)
         conveyor.resume()
         await conveyor.admit([Parcel(2)])
-        await until(lambda: belt.batches == [[2]])
+        await until(lambda: belt.batches == [[0], [2]])
     assert belt.abandoned == ([1] if stage == "lingering" else [])
 
 
 async def test_large_items_ride_apart_and_hold_up_nobody() -> None:
-    """A large batch in flight leaves every slot to the small ones, which never share its batch."""
-    belt = Belt(limits(large_bytes=10, large_in_flight=1))
+    """Large batches in flight leave all room to the small ones, which never share its batch."""
+    belt = Belt(limits(large_bytes=10, messages_in_flight=2, batch_messages=1))
     conveyor = belt.conveyor()
     async with started(conveyor):
-        for number, size_bytes in enumerate((10, 1, 50, 9)):
+        for number, size_bytes in enumerate((10, 50, 1, 60, 9)):
             before = len(belt.batches)
             await conveyor.admit([Parcel(number, size_bytes)])
-            if number != 2:  # it waits for the large lane's one slot
+            if number != 3:  # the large lane has no more room
                 await until(lambda before=before: len(belt.batches) > before)  # type: ignore[misc]
-        assert belt.batches == [[0], [1], [3]]
+        assert belt.batches == [[0], [1], [2], [4]]
         belt.gate.set()
-        await until(lambda: belt.batches[3:] == [[2]])
+        await until(lambda: belt.batches[4:] == [[3]])
 
 
 async def test_large_items_that_wait_are_abandoned_too() -> None:
     """A drain empties both lanes."""
-    belt = Belt(limits(large_bytes=10, large_in_flight=1))
+    belt = Belt(limits(large_bytes=10, messages_in_flight=1, batch_messages=1))
     conveyor = belt.conveyor()
     async with started(conveyor):
         await conveyor.admit([Parcel(0, 20)])
@@ -288,7 +323,7 @@ async def test_large_items_that_wait_are_abandoned_too() -> None:
 
 async def test_both_lanes_share_one_bound_on_what_waits() -> None:
     """Memory stays flat whatever the mix."""
-    belt = Belt(limits(large_bytes=10, large_in_flight=1, batches_in_flight=1))
+    belt = Belt(limits(large_bytes=10))
     conveyor = belt.conveyor()
     for number in range(4):  # nothing runs: all of them wait
         await conveyor.admit([Parcel(number, 20 if number % 2 else 1)])

@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from pipeline.asking import CallLimits
 from pipeline.errors import DependencyUnavailable, Misconfigured
 from pipeline.evaluate import command, recorded, runs
 from pipeline.evaluate.contenders import Answer, Pace, Point
@@ -20,7 +21,7 @@ from pipeline.evaluate.endpoint import EndpointFilter
 from pipeline.evaluate.items import DataSet, Head, Item
 from pipeline.evaluate.served import ServedGuard
 from pipeline.health import Health
-from pipeline.scoring import CallLimits, Guard, Scorer
+from pipeline.scoring import Guard, Scorer
 from pipeline.selftest import VerifiedScorer
 
 from .fakes import FakeClock, ScriptedClassifier, away, by_words

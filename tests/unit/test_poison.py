@@ -97,7 +97,7 @@ async def test_alone_means_that_no_other_call_is_in_flight(bench: Bench) -> None
             return await super().score(messages)
 
     inner = bench.scorer()
-    slow = Slow(inner.guards, bench.classifier, inner._limits, bench.clock)
+    slow = Slow(inner.guards, bench.classifier, bench.call_limits, bench.clock)
     scorer = VerifiedScorer(slow, Served(), bench.health)
     await scorer.verify()
     order.clear()

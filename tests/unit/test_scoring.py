@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.asking import CallLimits
 from pipeline.errors import DependencyUnavailable, Misconfigured, Reason, Rejected, Retryable
 from pipeline.events import Judgement, Kind
-from pipeline.scoring import CallLimits, Guard, Scorer
+from pipeline.scoring import Guard, Scorer
 
 from .fakes import (
     WORD_IDS,

@@ -1,0 +1,218 @@
+"""Ask one guard about windows: calls made up as they leave, of all that waits then.
+
+Whoever asks brings windows and waits for all of theirs; a call takes what fits
+together, whichever asker it is of. While a call may leave at once it does, with
+what is there; while all are under way windows gather, so that calls are small
+and quick when the guard is idle and full when it is busy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import metrics
+from pipeline.batching import Call, Pool, Row, halves
+from pipeline.errors import Reason, Rejected, Retryable
+from pipeline.guards.cards import Card
+from pipeline.ports import Classifier, Clock, Inference
+from pipeline.windows import Windowed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallLimits:
+    """Bounds of one guard call, of one message, and of calls in flight."""
+
+    max_rows: int
+    max_tokens: int
+    max_windows: int
+    in_flight: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What one row of a call came back with, and the card of the guard that judged it.
+
+    `scores` are calibrated, by the card's labels.
+    """
+
+    card: Card
+    scores: NDArray[np.float32]
+    version: str
+    call_rows: int
+    started_s: float
+    elapsed_s: float
+
+
+Said = Answer | Rejected | Retryable
+"""An answer to one window, or the error that stands in its place."""
+
+Answers = dict[Row, Said]
+
+
+class GuardQueue:
+    """Everything that waits for one guard, and its calls under way."""
+
+    def __init__(
+        self,
+        card: Card,
+        classifier: Classifier,
+        limits: CallLimits,
+        clock: Clock,
+        versions: dict[str, str],
+    ) -> None:
+        """`versions` is kept true to what the guard last answered as, by its name."""
+        self._card = card
+        self._versions = versions
+        self._classifier = classifier
+        self._clock = clock
+        self._pool: Pool[_Waiting] = Pool(
+            buckets=card.buckets, max_rows=limits.max_rows, max_tokens=limits.max_tokens
+        )
+        self._free = limits.in_flight
+        self._under_way: set[asyncio.Task[None]] = set()
+
+    async def ask(self, texts: Sequence[Windowed], *, without: Container[Row] = ()) -> Answers:
+        """Answers to all windows but those in `without`, by text and window.
+
+        Raises what the classifier raises beside Rejected and Retryable.
+        """
+        asker = _Asker()
+        for row, size, ids in _rows(texts):
+            if row not in without:
+                asker.expect(_Waiting(asker, row, ids), self._pool, size)
+        if not asker.waiting:
+            return {}
+        self._send()
+        try:
+            return await asker.done
+        finally:  # of no effect where all have their answers
+            for each in asker.waiting:
+                self._pool.discard(each)
+
+    def _send(self) -> None:
+        while self._free and (call := self._pool.next_call()) is not None:
+            self._free -= 1
+            task = asyncio.create_task(self._run(call))
+            self._under_way.add(task)
+            task.add_done_callback(self._under_way.discard)
+
+    async def _run(self, call: Call[_Waiting]) -> None:
+        try:
+            said = await self._said(call)
+        except Exception as error:  # it is each asker's, whose task it ends
+            for each in call.rows:
+                each.asker.fail(error)
+        else:
+            for each, one in zip(call.rows, said, strict=True):
+                each.asker.take(each.row, one)
+        self._free += 1
+        self._send()
+
+    async def _said(self, call: Call[_Waiting]) -> list[Said]:
+        """What is said of a call's rows; a refused call is halved until one row stands out."""
+        started_s = self._clock.monotonic()
+        try:
+            inference = await self._classifier.infer(
+                self._card.name,
+                [each.ids for each in call.rows],
+                length=call.length,
+                pad_id=self._card.pad_id,
+            )
+        except Retryable as error:
+            return [error] * len(call.rows)
+        except Rejected as error:
+            if len(call.rows) == 1:
+                return [error]
+            left, right = halves(call)
+            return [*await self._said(left), *await self._said(right)]
+        self._versions[self._card.name] = inference.version
+        metrics.CALL_ROWS.observe(len(call.rows))
+        metrics.STAGE_SECONDS.labels("infer").observe(inference.elapsed_s)
+        return _read(self._card, inference, len(call.rows), started_s)
+
+
+class _Asker:
+    """Who waits until all of its windows have an answer."""
+
+    def __init__(self) -> None:
+        self.waiting: list[_Waiting] = []
+        self.done: asyncio.Future[Answers] = asyncio.get_running_loop().create_future()
+        self._answers: Answers = {}
+
+    def expect(self, each: _Waiting, pool: Pool[_Waiting], size: int) -> None:
+        self.waiting.append(each)
+        pool.add(each, length=len(each.ids), size=size)
+
+    def take(self, row: Row, said: Said) -> None:
+        self._answers[row] = said
+        if len(self._answers) == len(self.waiting) and not self.done.done():
+            self.done.set_result(self._answers)
+
+    def fail(self, error: Exception) -> None:
+        if not self.done.done():
+            self.done.set_exception(error)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Waiting:
+    """One window in the pool; each is its own, however equal their tokens."""
+
+    asker: _Asker
+    row: Row
+    ids: tuple[int, ...]
+
+
+def _rows(texts: Sequence[Windowed]) -> list[tuple[Row, int, tuple[int, ...]]]:
+    """Each window by its place, with the tokens of all windows of its text."""
+    return [
+        (Row(request=request, window=window), size, ids)
+        for request, text in enumerate(texts)
+        for size in (sum(map(len, text.windows)),)
+        for window, ids in enumerate(text.windows)
+    ]
+
+
+def _read(card: Card, inference: Inference, rows: int, started_s: float) -> list[Said]:
+    """Calibrated scores by row; raises nothing, a bad answer becomes an error."""
+    if inference.logits.shape != (rows, len(card.classes)):
+        fault = Retryable(
+            f"guard {card.name} answered with shape {inference.logits.shape}",
+            remedy=f"It must be ({rows}, {len(card.classes)}): check the served model",
+        )
+        return [fault] * rows
+    scores = card.scores(inference.logits)
+    _report_health(card, inference)
+    finite = np.isfinite(inference.logits).all(axis=1)
+    return [
+        Answer(
+            card=card,
+            scores=scores[index],
+            version=inference.version,
+            call_rows=rows,
+            started_s=started_s,
+            elapsed_s=inference.elapsed_s,
+        )
+        if finite[index]
+        else _not_a_number(card, every=not finite.any())
+        for index in range(rows)
+    ]
+
+
+def _report_health(card: Card, inference: Inference) -> None:
+    """Show the worst log(P(safe) + P(unsafe)); far below 0, template and engine disagree."""
+    health = card.health(inference.logits)
+    if health is not None and np.isfinite(health).all():
+        metrics.GUARD_HEALTH.labels(card.name).set(float(health.min()))
+
+
+def _not_a_number(card: Card, *, every: bool) -> Rejected | Retryable:
+    """One bad row among good ones is that text's fault; all rows bad, the guard's."""
+    message = f"guard {card.name} answered with a score that is not a number"
+    if every:
+        return Retryable(message, remedy="Check the served model with `sluice doctor`")
+    return Rejected(Reason.GUARD_REFUSED, message, remedy="Report this text with the guard's card")
