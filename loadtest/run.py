@@ -23,9 +23,10 @@ from loadtest.orders import Order
 from loadtest.rows import OBSERVER
 from loadtest.summary import About, summarise
 from loadtest.vitals import Watch
-from loadtest.workload import Closed, Workload
+from loadtest.workload import Closed, Constant, Texts, Workload
 from pipeline.settings import Settings
 
+PRIME_PER_S: Final = 200.0
 _POLL_S: Final = 0.1
 _GRACE_S: Final = 0.5
 """After the last outcome: long enough for a duplicate that was on its way."""
@@ -99,10 +100,13 @@ class Running:
 
     async def _take(self, scratch: Path) -> tuple[Taken, Observer]:
         settings = self._target.settings
+        if self._workload.prime_messages:
+            await self._prime(scratch)
         async with AsyncExitStack() as stack:
             observer = await stack.enter_async_context(Observer.open(settings, self._run))
             self._observer = observer
-            fleet = await stack.enter_async_context(Fleet(self._orders(scratch)))
+            orders = self._orders(self._workload, self._run, scratch)
+            fleet = await stack.enter_async_context(Fleet(orders))
             self._fleet = fleet
             watch = self._watch(fleet)
             await watch.once()
@@ -111,6 +115,7 @@ class Running:
             before_us = _offset_us()
             self._phase = "sending"
             start_ns = await fleet.run(self._scheduled)
+            self._phase = "settling"
             await self._settle(fleet, observer)
             ended_ns, after_us = time.monotonic_ns(), _offset_us()
             watching.cancel()
@@ -133,25 +138,33 @@ class Running:
             )
         return taken, observer
 
+    async def _prime(self, scratch: Path) -> None:
+        """Send other texts first, which count for nothing: code and caches are warm then."""
+        self._phase = "priming"
+        load, run = priming(self._workload), secrets.token_hex(4)
+        orders = self._orders(load, run, scratch)
+        async with Observer.open(self._target.settings, run) as observer, Fleet(orders) as fleet:
+            await fleet.run(planned(load))
+            await self._settle(fleet, observer)
+
     async def _settle(self, fleet: Fleet, observer: Observer) -> None:
         """Wait until every accepted message has an outcome, at most `settle_s`."""
-        self._phase = "settling"
         deadline_s = time.monotonic() + self._workload.settle_s
         while observer.new < fleet.total("accepted") and time.monotonic() < deadline_s:
             observer.check()
             await asyncio.sleep(_POLL_S)
         await asyncio.sleep(_GRACE_S)
 
-    def _orders(self, scratch: Path) -> list[Order]:
-        of = self._workload.generators
+    def _orders(self, workload: Workload, run: str, scratch: Path) -> list[Order]:
+        of = workload.generators
         return [
             Order(
-                run=self._run,
-                workload=self._workload.model_dump(mode="json"),
+                run=run,
+                workload=workload.model_dump(mode="json"),
                 overrides=self._target.overrides,
                 part=part,
                 of=of,
-                rows=str(scratch / f"rows-{part}.npy"),
+                rows=str(scratch / f"{run}-{part}.npy"),
             )
             for part in range(of)
         ]
@@ -164,6 +177,15 @@ class Running:
             worker_urls=self._target.worker_urls,
             pids=lambda: {**fixed, **fleet.pids},
         )
+
+
+def priming(workload: Workload) -> Workload:
+    """What is sent before a workload: short generated texts, of which it sends none."""
+    load = Constant(mode="rate", rate_per_s=PRIME_PER_S, messages=workload.prime_messages)
+    texts = Texts(source="generated", median_chars=40, p95_chars=120, max_chars=300)
+    messages = workload.messages.model_copy(update={"texts": texts, "malformed": 0.0})
+    changed = {"load": load, "messages": messages, "seed": workload.seed + 1}
+    return workload.model_copy(update=changed)
 
 
 def planned(workload: Workload) -> int:

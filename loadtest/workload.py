@@ -123,6 +123,7 @@ class Workload(_Part):
     generators: Annotated[int, Field(ge=1, le=64)] = 1
     arrivals: Literal["even", "poisson"] = "even"
     warmup_s: Annotated[float, Field(ge=0, le=600)] = 0.0
+    prime_messages: Annotated[int, Field(ge=0, le=100_000)] = 0
     settle_s: Seconds = 60.0
     load: Load
     messages: Mix = Mix()

@@ -81,10 +81,11 @@ class GuardQueue:
 
         Raises what the classifier raises beside Rejected and Retryable.
         """
-        asker = _Asker()
+        asker, now_s = _Asker(), self._clock.monotonic()
         for row, size, ids in _rows(texts):
             if row not in without:
-                asker.expect(_Waiting(asker, row, ids), self._pool, size)
+                asker.waiting.append(each := _Waiting(asker, row, ids))
+                self._pool.add(each, length=len(ids), size=size, now_s=now_s)
         if not asker.waiting:
             return {}
         self._send()
@@ -95,11 +96,14 @@ class GuardQueue:
                 self._pool.discard(each)
 
     def _send(self) -> None:
-        while self._free and (call := self._pool.next_call()) is not None:
+        while self._free and (call := self._next()) is not None:
             self._free -= 1
             task = asyncio.create_task(self._run(call))
             self._under_way.add(task)
             task.add_done_callback(self._under_way.discard)
+
+    def _next(self) -> Call[_Waiting] | None:
+        return self._pool.next_call(self._clock.monotonic())
 
     async def _run(self, call: Call[_Waiting]) -> None:
         try:
@@ -143,10 +147,6 @@ class _Asker:
         self.waiting: list[_Waiting] = []
         self.done: asyncio.Future[Answers] = asyncio.get_running_loop().create_future()
         self._answers: Answers = {}
-
-    def expect(self, each: _Waiting, pool: Pool[_Waiting], size: int) -> None:
-        self.waiting.append(each)
-        pool.add(each, length=len(each.ids), size=size)
 
     def take(self, row: Row, said: Said) -> None:
         self._answers[row] = said

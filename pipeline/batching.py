@@ -18,8 +18,11 @@ from typing import Final, Generic, NamedTuple, TypeVar
 STEP: Final = 8
 """A call is padded to a multiple of so many tokens."""
 
+PATIENCE_S: Final = 1.0
+"""Who has waited so long has a claim to a call, however large the text."""
+
 OLDEST_EVERY: Final = 4
-"""One call in so many begins with the window that has waited longest, however large its text."""
+"""One call in so many begins with the window that has waited longest, if it has that claim."""
 
 Item = TypeVar("Item", bound=Hashable)
 
@@ -51,33 +54,36 @@ class Pool(Generic[Item]):
         self._buckets = tuple(buckets)
         self._rows = {bucket: min(max_rows, max(1, max_tokens // bucket)) for bucket in buckets}
         self._heaps: dict[int, list[tuple[int, int, Item]]] = {bucket: [] for bucket in buckets}
-        # The lengths of those that wait, the oldest first; heaps may hold others still.
-        self._waiting: dict[Item, int] = {}
+        # Length and time of coming of those that wait, oldest first; heaps may hold others still.
+        self._waiting: dict[Item, tuple[int, float]] = {}
         self._order = count()
         self._calls = 0
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def add(self, item: Item, *, length: int, size: int) -> None:
+    def add(self, item: Item, *, length: int, size: int, now_s: float = 0.0) -> None:
         """Let a window wait: `length` tokens of a text of `size`.
 
         One longer than the last bucket is the caller's mistake: ValueError.
         """
         heappush(self._heaps[self._bucket(length)], (size, next(self._order), item))
-        self._waiting[item] = length
+        self._waiting[item] = length, now_s
 
     def discard(self, item: Item) -> None:
         """Nobody wants its answer any more; of no effect once it has left."""
         self._waiting.pop(item, None)
 
-    def next_call(self) -> Call[Item] | None:
+    def next_call(self, now_s: float = 0.0) -> Call[Item] | None:
         """Take the windows that go next out of the pool; None where none waits."""
         if not self._waiting:
             return None
         self._calls += 1
-        oldest = self._calls % OLDEST_EVERY == 0
-        return self._call(next(iter(self._waiting)) if oldest else self._smallest())
+        if self._calls % OLDEST_EVERY == 0:
+            oldest, (_, came_s) = next(iter(self._waiting.items()))
+            if now_s - came_s >= PATIENCE_S:
+                return self._call(oldest)
+        return self._call(self._smallest())
 
     def _smallest(self) -> Item:
         tops = (heap[0] for bucket in self._buckets if (heap := self._pruned(bucket)))
@@ -85,12 +91,12 @@ class Pool(Generic[Item]):
 
     def _call(self, first: Item) -> Call[Item]:
         """A call of this window and of those of its bucket that are the smallest texts'."""
-        longest = self._waiting.pop(first)
+        longest, _ = self._waiting.pop(first)
         bucket, rows = self._bucket(longest), [first]
         while len(rows) < self._rows[bucket] and (heap := self._pruned(bucket)):
             item = heappop(heap)[2]
             rows.append(item)
-            longest = max(longest, self._waiting.pop(item))
+            longest = max(longest, self._waiting.pop(item)[0])
         return Call(length=min(bucket, _stepped(longest)), rows=tuple(rows))
 
     def _pruned(self, bucket: int) -> list[tuple[int, int, Item]]:

@@ -1,10 +1,10 @@
 """Batches in motion: bounded, greedy, and drained within a deadline.
 
 One place owns batching, concurrency and drain. Items wait in a bounded buffer.
-A batch leaves at once when the one before left long enough ago, or when it is
-full, so that batches are small and quick when idle and full under load. When
-as many items are under way as may be and the buffer is full, `admit` waits:
-that is the back pressure which pauses the consumer.
+A batch leaves as soon as there is room for it, with all that waits then, so that
+batches are small and quick when idle and full under load. When as many items
+are under way as may be and the buffer is full, `admit` waits: that is the back
+pressure which pauses the consumer.
 
 Large items ride in a lane of their own: a batch is as slow as its largest item,
 and nearly every batch would have one.
@@ -13,7 +13,6 @@ and nearly every batch would have one.
 from __future__ import annotations
 
 import asyncio
-import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
@@ -35,10 +34,9 @@ Item = TypeVar("Item", bound=Sized)
 class Limits:
     """Bounds of the conveyor; sizes in bytes.
 
-    `linger_s`: a batch that is not full leaves so long after the one before.
-    `messages_in_flight` and `bytes_in_flight` hold for each lane; so does
-    `linger_s`. The buffer takes one item more than `buffer_bytes` allow. Items of
-    `large_bytes` and more ride apart.
+    `messages_in_flight` and `bytes_in_flight` hold for each lane. The buffer takes
+    one item more than `buffer_bytes` allow. Items of `large_bytes` and more ride
+    apart.
     """
 
     batch_messages: int
@@ -47,7 +45,6 @@ class Limits:
     bytes_in_flight: int
     buffer_messages: int
     buffer_bytes: int
-    linger_s: float
     large_bytes: int | None = None
 
 
@@ -59,10 +56,8 @@ class _Lane(Generic[Item]):
         self.changed = asyncio.Event()
         self.messages_in_flight = 0
         self.bytes_in_flight = 0
-        self.left_s = -math.inf
 
-    def started(self, batch: list[Item], now_s: float) -> None:
-        self.left_s = now_s
+    def started(self, batch: list[Item]) -> None:
         self.messages_in_flight += len(batch)
         self.bytes_in_flight += _bytes(batch)
 
@@ -137,8 +132,6 @@ class Conveyor(Generic[Item]):
             while not (lane.buffer and self._room(lane)):
                 lane.changed.clear()
                 await lane.changed.wait()
-            if len(lane.buffer) < self._limits.batch_messages:
-                await self._linger(lane)
             self._start(lane, self._next_batch(lane))
 
     def _room(self, lane: _Lane[Item]) -> bool:
@@ -151,11 +144,6 @@ class Conveyor(Generic[Item]):
             lane.messages_in_flight + messages <= limits.messages_in_flight
             and lane.bytes_in_flight + limits.batch_bytes <= limits.bytes_in_flight
         )
-
-    async def _linger(self, lane: _Lane[Item]) -> None:
-        wait_s = lane.left_s + self._limits.linger_s - asyncio.get_running_loop().time()
-        if wait_s > 0:
-            await asyncio.sleep(wait_s)
 
     async def drain(self, timeout_s: float) -> None:
         """Refuse new items, let batches end, and cancel what is left at the deadline."""
@@ -189,9 +177,7 @@ class Conveyor(Generic[Item]):
         return batch
 
     def _start(self, lane: _Lane[Item], batch: list[Item]) -> None:
-        if not batch:  # drained while the batch was gathering
-            return
-        lane.started(batch, asyncio.get_running_loop().time())
+        lane.started(batch)
         task = asyncio.create_task(self._run(batch))
         self._running.add(task)
         task.add_done_callback(self._running.discard)

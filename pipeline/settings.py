@@ -185,9 +185,6 @@ class WorkerSettings(_Section):
     large_bytes: PositiveInt = Field(
         2048, description="messages of this size and more are judged in batches of their own"
     )
-    linger_ms: Annotated[float, Field(ge=0, le=1000)] = Field(
-        5.0, description="a batch that is not full leaves so long after the one before"
-    )
     drain_s: Seconds = 10.0
     poison_attempts: PositiveInt = Field(
         5, description="failures while the guard answers others, before a message is tried alone"

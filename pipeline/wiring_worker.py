@@ -214,7 +214,6 @@ def flow_limits(settings: Settings) -> FlowLimits:
             bytes_in_flight=batch.bytes_in_flight,
             buffer_messages=batch.buffer_messages,
             buffer_bytes=batch.buffer_bytes,
-            linger_s=batch.linger_ms / 1000,
             large_bytes=batch.large_bytes,
         ),
         intake=Intake(max_text_bytes=limits.max_text_bytes, max_future_s=limits.max_future_s),

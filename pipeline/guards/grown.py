@@ -12,32 +12,36 @@ import re
 import tomllib
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from pipeline.guards.contrast import made
-from pipeline.guards.data import Example
+from pipeline.guards.data import PLACE, Example
 
 HELD_SHARE = 9
 ROWS = {
     "coding": 1500,
     "malware": 700,
     "mention": 3600,
-    "attack": 1200,
-    "harmful": 6000,
-    "harmless": 5200,
-    "coding_foreign": 1100,
+    "attack": 2200,
+    "harmful": 6800,
+    "harmless": 6000,
+    "coding_foreign": 2600,
     "engineering": 7500,
     "sabotage": 2200,
-    "twin": 4500,
+    "twin": 5200,
     "twin_harmful": 4200,
     "everyday": 4500,
-    "statement": 2200,
-    "statement_harmful": 2600,
-    "wrapped": 1200,
+    "statement": 3200,
+    "statement_harmful": 3600,
+    "wrapped": 800,
+    "wrapped_harmless": 800,
 }
 LONGEST_REQUIREMENTS = 7
+# What is said of a hazard where a harmless request stands in a jailbreak.
+UNSURE = 0.3
 SLOT = re.compile(r"\{(\w+)\}")
 Table = dict[str, Any]
 Maker = Callable[[random.Random, bool], Iterator[Example]]
@@ -61,7 +65,8 @@ def grown(seed: str, *, held: bool = False, share: float = 1.0) -> list[Example]
         "everyday": partial(_harmless, name="everyday"),
         "statement": partial(_harmless, name="statements", kind="statement"),
         "statement_harmful": partial(_harmful, name="statements", kind="statement_harmful"),
-        "wrapped": _wrapped,
+        "wrapped": partial(_wrapped, side="harmful"),
+        "wrapped_harmless": partial(_wrapped, side="harmless"),
     }
     rows: list[Example] = []
     for kind, maker in makers.items():
@@ -169,20 +174,39 @@ def _harmless(
         yield made(_said(table, "harmless", group, rng), (), False, kind)
 
 
-def _wrapped(rng: random.Random, held: bool) -> Iterator[Example]:
-    """A jailbreak around a harmful request: both are said of it."""
+def _wrapped(rng: random.Random, held: bool, *, side: str) -> Iterator[Example]:
+    """A jailbreak around a request: both are said of it, of a harmless one less loudly.
+
+    A wrapper that promises to break every rule is no harm by itself, and not
+    harmless beyond doubt.
+    """
     table, attacks = read_table("hazards.toml"), read_table("mentions.toml")
     wrappers = _kept(attacks["attack"]["jailbreak"], held)
-    groups = {code: _kept(group, held) for code, group in table["harmful"].items()}
+    groups = {code: _kept(group, held) for code, group in table[side].items()}
     codes = [code for code, group in groups.items() if group]
+    harmful = side == "harmful"
     while True:
         code = rng.choice(codes)
         parts = [
             filled(rng.choice(wrappers), attacks["slots"], rng),
-            _said(table, "harmful", groups[code], rng),
+            _said(table, side, groups[code], rng),
         ]
         rng.shuffle(parts)
-        yield made(rng.choice((" ", "\n", "\n\n")).join(parts), (code, "JB"), True, "wrapped")
+        text = rng.choice((" ", "\n", "\n\n")).join(parts)
+        if harmful:
+            yield made(text, (code, "JB"), True, "wrapped")
+        else:
+            yield _softer(made(text, ("JB",), False, "wrapped_harmless"))
+
+
+def _softer(example: Example) -> Example:
+    """The same with the hazards at a fraction of their weight."""
+    attacks = (PLACE["injection"], PLACE["jailbreak"])
+    weights = (
+        weight if place in attacks else weight * UNSURE
+        for place, weight in enumerate(example.weights)
+    )
+    return replace(example, weights=tuple(weights))
 
 
 def _said(table: Table, side: str, phrases: Sequence[str], rng: random.Random) -> str:

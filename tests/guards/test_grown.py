@@ -90,6 +90,15 @@ def test_a_wrapped_request_is_harm_and_jailbreak_at_once() -> None:
         assert row.weights[PLACE["injection"]] == 0.0
 
 
+def test_a_jailbreak_around_a_harmless_request_is_no_harm() -> None:
+    """It is a jailbreak for sure, and harmless with less weight than a plain request."""
+    rows = [r for r in grown.grown("a", share=0.05) if r.source == "own:wrapped_harmless"]
+    assert rows
+    for row in rows:
+        assert (row.targets[UNSAFE], row.targets[PLACE["jailbreak"]]) == (0.0, 1.0)
+        assert 0 < row.weights[UNSAFE] < row.weights[PLACE["jailbreak"]]
+
+
 def test_an_insult_is_unsafe_without_a_category() -> None:
     """OTHER in a table denies no hazard and names none."""
     rows = [row for row in grown.grown("a", share=0.3) if row.source == "own:statement_harmful"]

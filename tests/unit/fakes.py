@@ -374,7 +374,6 @@ class Bench:
                 bytes_in_flight=2_000_000,
                 buffer_messages=4,
                 buffer_bytes=1_000_000,
-                linger_s=0.0,
             ),
             intake=Intake(max_text_bytes=1000, max_future_s=60.0),
             dead_letters=self.bound,

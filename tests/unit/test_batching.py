@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.batching import OLDEST_EVERY, Call, Pool, Row, halves, plan
+from pipeline.batching import OLDEST_EVERY, PATIENCE_S, Call, Pool, Row, halves, plan
 
 BUCKETS = (8, 16, 64)
 lengths = st.lists(st.lists(st.integers(1, 64), max_size=6), max_size=20)
@@ -101,10 +101,21 @@ def test_a_large_text_is_not_kept_waiting_for_ever() -> None:
     taken: list[str] = []
     for number in range(OLDEST_EVERY):
         pool.add(f"short {number}", length=5, size=5)
-        call = pool.next_call()
+        call = pool.next_call(PATIENCE_S)
         assert call is not None
         taken += call.rows
     assert taken.index("long") == OLDEST_EVERY - 1
+
+
+def test_a_large_text_waits_until_it_has_a_claim() -> None:
+    """Before its patience is over, all that is smaller passes it."""
+    pool: Pool[str] = Pool(buckets=BUCKETS, max_rows=1, max_tokens=1000)
+    pool.add("long", length=60, size=999)
+    for number in range(3 * OLDEST_EVERY):
+        pool.add(f"short {number}", length=5, size=5)
+        call = pool.next_call(PATIENCE_S / 2)
+        assert call is not None
+        assert call.rows != ("long",)
 
 
 def test_full_calls_are_made_before_another_is_opened() -> None:

@@ -57,10 +57,10 @@ def test_a_wrong_setting_is_named_and_exits_2(
     sluice: Sluice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One line, no traceback."""
-    monkeypatch.setenv("SLUICE_WORKER__LINGER_MS", "-1")
+    monkeypatch.setenv("SLUICE_WORKER__DRAIN_S", "-1")
     done = sluice("config", "show")
     assert done.code == 2
-    assert "worker.linger_ms" in done.err
+    assert "worker.drain_s" in done.err
     assert "Traceback" not in done.err
 
 

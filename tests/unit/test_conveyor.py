@@ -7,8 +7,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-import pytest
-
 from pipeline.conveyor import Conveyor, Limits
 
 
@@ -62,7 +60,7 @@ def limits(**changed: float) -> Limits:
     """Six items in flight in batches of three, four waiting."""
     values = {"batch_messages": 3, "batch_bytes": 100,
               "messages_in_flight": 6, "bytes_in_flight": 10_000,
-              "buffer_messages": 4, "buffer_bytes": 1000, "linger_s": 0.0}  # fmt: skip
+              "buffer_messages": 4, "buffer_bytes": 1000}  # fmt: skip
     return Limits(**(values | changed))  # type: ignore[arg-type]
 
 
@@ -105,32 +103,6 @@ async def test_a_lone_item_does_not_wait_for_company() -> None:
     async with started(conveyor):
         await conveyor.admit([Parcel(1)])
         await until(lambda: belt.batches == [[1]])
-
-
-async def test_what_comes_soon_after_a_batch_gathers() -> None:
-    """The first of a burst leaves at once, all others together once the linger is over."""
-    belt = Belt(limits(linger_s=0.05, batch_messages=9, messages_in_flight=20))
-    conveyor = belt.conveyor()
-    async with started(conveyor):
-        await conveyor.admit([Parcel(1)])
-        await until(lambda: belt.batches == [[1]])
-        for number in (2, 3, 4):
-            await conveyor.admit([Parcel(number)])
-            await asyncio.sleep(0)
-        assert belt.batches == [[1]]
-        await until(lambda: len(belt.batches) == 2)
-    assert belt.batches == [[1], [2, 3, 4]]
-
-
-async def test_a_full_batch_does_not_linger() -> None:
-    """Once as many wait as a batch holds there is nothing to gather."""
-    belt = Belt(limits(linger_s=60.0))
-    conveyor = belt.conveyor()
-    async with started(conveyor):
-        await conveyor.admit([Parcel(1)])
-        await until(lambda: belt.batches == [[1]])
-        await conveyor.admit([Parcel(2), Parcel(3), Parcel(4)])
-        await until(lambda: belt.batches[1:] == [[2, 3, 4]])
 
 
 async def test_bytes_in_flight_are_bounded_but_one_batch_always_leaves() -> None:
@@ -268,27 +240,6 @@ async def test_after_resume_items_travel_again() -> None:
             await conveyor.admit([Parcel(number)])
             await until(lambda number=number: belt.batches[-1] == [number])  # type: ignore[misc]
     assert belt.batches == [[1], [2], [3]]
-
-
-@pytest.mark.parametrize("stage", ["lingering", "idle"])
-async def test_draining_between_batches_keeps_the_slot(stage: str) -> None:
-    """A drain that empties the buffer while a batch gathers costs no slot."""
-    belt = Belt(limits(messages_in_flight=3, linger_s=0.02))
-    belt.gate.set()
-    conveyor = belt.conveyor()
-    async with started(conveyor):
-        await conveyor.admit([Parcel(0)])
-        await until(lambda: belt.batches == [[0]])
-        if stage == "lingering":
-            await conveyor.admit([Parcel(1)])
-            await asyncio.sleep(0)
-        await conveyor.drain(0.05)
-        # Past the linger, so that the empty batch has left; too short would only test less.
-        await asyncio.sleep(0.06)
-        conveyor.resume()
-        await conveyor.admit([Parcel(2)])
-        await until(lambda: belt.batches == [[0], [2]])
-    assert belt.abandoned == ([1] if stage == "lingering" else [])
 
 
 async def test_large_items_ride_apart_and_hold_up_nobody() -> None:

@@ -18,6 +18,7 @@ from faust.types.tuples import TP
 
 from pipeline import lean_consumer
 from pipeline.lean_consumer import Fetched, LeanConsumer, LeanTransport
+from pipeline.pace import Pace
 
 WRITTEN_AGAINST = {
     BaseConsumer._drain_messages: "44a2500309e83c63",
@@ -69,6 +70,7 @@ class _Consumer(LeanConsumer):
         self.fetches = list(fetches)
         self.asked: list[tuple[set[TP], float]] = []
         self.flow_active = True
+        self._pace = Pace(every_s=0.0, in_a_row=1)
         channel = SimpleNamespace(queue=self.queue)
         self.app = SimpleNamespace(
             flow_control=SimpleNamespace(is_active=lambda: True),
