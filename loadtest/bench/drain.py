@@ -30,6 +30,7 @@ Settings = Mapping[str, Mapping[str, Any]]
 
 _EVERY_S: Final = 0.1
 _STALLED_S: Final = 60.0
+_QUIET_S: Final = 1.0
 _OUTPUTS: Final = ("verdicts", "audit", "dead_letters")
 
 
@@ -107,7 +108,8 @@ async def drain(common: Settings, messages: int, folder: Path, workers: int = 1)
         await asyncio.gather(*(worker.launch() for worker in started))
         samples = await _watch(started, ends, loaded.topics.verdicts, messages)
         dead = await ends.total(loaded.topics.dead_letters)
-    if dead or samples[-1].outcomes != messages:
+    # Workers that join take partitions over: what was under way there is judged again.
+    if dead or (workers == 1 and samples[-1].outcomes != messages):
         raise SluiceError(
             f"{samples[-1].outcomes:,} verdicts and {dead:,} dead letters of {messages:,} messages",
             remedy=f"Read the workers' logs in {folder}",
@@ -118,20 +120,22 @@ async def drain(common: Settings, messages: int, folder: Path, workers: int = 1)
 async def _watch(
     workers: Sequence[EmbeddedWorker], ends: Ends, topic: str, messages: int
 ) -> list[Sample]:
+    """Samples up to the last outcome: all are there once no more come."""
     samples: list[Sample] = []
-    moved_s, outcomes = time.monotonic(), 0
-    while outcomes < messages:
+    moved_s, outcomes, last = time.monotonic(), 0, 0
+    while outcomes < messages or time.monotonic() - moved_s < _QUIET_S:
         await asyncio.sleep(_EVERY_S)
         now_s, before = time.monotonic(), outcomes
         outcomes = await ends.total(topic)
-        moved_s = now_s if outcomes > before else moved_s
+        if outcomes > before:
+            moved_s, last = now_s, len(samples) + 1
         ended = next((worker for worker in workers if worker.status is not None), None)
         if ended or now_s - moved_s > _STALLED_S:
             log = (ended or workers[0]).log
             raise SluiceError("a worker ended or stalled", remedy=f"Read its log, {log}")
         cpu_s, rss = _used(workers)
         samples.append(Sample(at_s=now_s, outcomes=outcomes, cpu_s=cpu_s, rss_mib=rss / 2**20))
-    return samples
+    return samples[:last]
 
 
 def _used(workers: Sequence[EmbeddedWorker]) -> tuple[float, int]:
