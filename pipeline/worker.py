@@ -158,7 +158,7 @@ def _measure(app: SluiceApp, flow: Flow, clock: Clock) -> None:
 
 @contextmanager
 def _signals(stop: Stop) -> Iterator[None]:
-    """SIGTERM and SIGINT end the worker in order."""
+    """SIGTERM and SIGINT end the worker in order; the process ends with it, so a second is late."""
     loop = asyncio.get_running_loop()
     chosen = (signal.SIGTERM, signal.SIGINT)
     for number in chosen:
@@ -168,3 +168,4 @@ def _signals(stop: Stop) -> Iterator[None]:
     finally:
         for number in chosen:
             loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_IGN)

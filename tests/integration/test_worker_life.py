@@ -121,7 +121,7 @@ async def test_restarting_does_not_drain_the_topic(open_place: Open) -> None:
     bound = {
         "SLUICE_LIMITS__DEAD_LETTER_COUNT": "20",
         "SLUICE_WORKER__BATCH_MESSAGES": "8",
-        "SLUICE_WORKER__BATCHES_IN_FLIGHT": "1",
+        "SLUICE_WORKER__MESSAGES_IN_FLIGHT": "8",
     }
     async with open_place() as place:
         await place.publish([place.raw(f"{MARKER} {n}".encode(), key=None) for n in range(300)])

@@ -127,7 +127,7 @@ async def test_only_tenants_that_ask_for_it_degrade(
     """After its second the hasty tenant has unscanned verdicts; the others are scored later."""
     policy = tmp_path / "patience.toml"
     policy.write_text(_POLICY)
-    async with open_place(SLUICE_POLICY__FILE=str(policy), SLUICE_WORKER__LINGER_MS="500") as place:
+    async with open_place(SLUICE_POLICY__FILE=str(policy)) as place:
         worker = await place.start_worker()
         await server.kill()
         hasty = [{"tenant": "hasty"}, {"tenant": "hasty", "route": "lenient"}]
