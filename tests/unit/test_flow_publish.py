@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 from pipeline import stream
 from pipeline.errors import DependencyUnavailable, Misconfigured
+from pipeline.events import Judgement, Message
 from pipeline.ports import Inference, Outgoing
+from pipeline.scoring import Scored
 
 from .fakes import (
     TOPICS,
@@ -21,8 +23,10 @@ from .fakes import (
     Commits,
     MemoryPublisher,
     ScriptedClassifier,
+    TrustingScorer,
     by_words,
     json_value,
+    message,
 )
 from .test_flow_outage import refuse_poison
 
@@ -176,3 +180,31 @@ async def test_a_short_texts_verdict_does_not_wait_for_a_long_one(
     classifier.gate.set()
     await judging
     assert bench.commits.acknowledged == [0, 1]
+
+
+async def test_what_was_scored_before_waits_for_no_guard(bench: Bench) -> None:
+    """In a batch with a new text it has its verdict while the new one is asked."""
+    asked = asyncio.Event()
+
+    class Remembers(TrustingScorer):
+        def recall(self, messages: Sequence[Message]) -> list[tuple[Judgement, ...] | None]:
+            return [known if each.text == "fine" else None for each in messages]
+
+        async def score(self, messages: Sequence[Message]) -> list[Scored]:
+            assert [each.text for each in messages] == ["unsafe"]
+            await asked.wait()
+            return await super().score(messages)
+
+    (known,) = await bench.scorer().score([message("fine")])
+    assert isinstance(known, tuple)
+    flow = bench.flow()
+    flow._scorer = Remembers([bench.guard], bench.classifier, bench.call_limits, bench.clock)
+    judging = asyncio.create_task(flow.judge(bench.batch(flow, "unsafe", "fine")))
+    async with asyncio.timeout(5):
+        while not bench.verdicts():
+            await asyncio.sleep(0)
+    assert [verdict.message_id for verdict in bench.verdicts()] == ["m-1"]
+    assert not judging.done()
+    asked.set()
+    await judging
+    assert [verdict.message_id for verdict in bench.verdicts()] == ["m-1", "m-0"]
