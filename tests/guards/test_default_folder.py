@@ -65,6 +65,18 @@ def started(served: Any, digest: str) -> Any:
     return model
 
 
+@pytest.mark.parametrize(
+    ("cores", "instances", "share"), [(2, 2, 1), (8, 2, 4), (1, 2, 1), (6, 0, 6)]
+)
+def test_instances_share_the_cores(
+    served: Any, monkeypatch: pytest.MonkeyPatch, cores: int, instances: int, share: int
+) -> None:
+    """Each has its part, and one at least; without a group there is one instance."""
+    monkeypatch.setattr(served.os, "sched_getaffinity", lambda _pid: range(cores))
+    group = [{"count": instances}] if instances else []
+    assert served._fair_share(json.dumps({"instance_group": group})) == share
+
+
 def test_both_profiles_name_the_committed_weights(card: cards.Card) -> None:
     """Card, CPU profile and GPU profile carry the digest of model.onnx."""
     found = "sha256:" + hashlib.sha256((FOLDER / "1" / "model.onnx").read_bytes()).hexdigest()

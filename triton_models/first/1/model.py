@@ -18,7 +18,7 @@ import triton_python_backend_utils as pb_utils
 
 
 class TritonPythonModel:
-    """One ONNX Runtime session over all cores, fed in small chunks."""
+    """One ONNX Runtime session over this instance's share of the cores, fed in small chunks."""
 
     def initialize(self, args: dict[str, str]) -> None:
         """Check the weights against the configured digest and load them.
@@ -32,7 +32,7 @@ class TritonPythonModel:
         self.chunk_tokens = int(_parameter(parameters, "chunk_tokens", "512"))
         weights = folder / "model.onnx"
         _check_digest(weights, _parameter(parameters, "digest", ""))
-        threads = int(_parameter(parameters, "threads", "0")) or len(os.sched_getaffinity(0))
+        threads = int(_parameter(parameters, "threads", "0")) or _fair_share(args["model_config"])
         self.session = ort.InferenceSession(
             str(weights), _options(threads), providers=["CPUExecutionProvider"]
         )
@@ -93,6 +93,13 @@ def _parameter(parameters: dict[str, Any], key: str, default: str) -> str:
     return str(parameters.get(key, {}).get("string_value", default))
 
 
+def _fair_share(model_config: str) -> int:
+    """The cores that each of the configured instances may use."""
+    groups = json.loads(model_config).get("instance_group", [])
+    instances = sum(int(group.get("count", 1)) for group in groups) or 1
+    return max(1, len(os.sched_getaffinity(0)) // instances)
+
+
 def _check_digest(weights: Path, expected: str) -> None:
     """Refuse weights that are not the ones the configuration names."""
     if not weights.is_file():
@@ -126,7 +133,7 @@ def _digest(path: Path) -> str:
 
 
 def _options(threads: int) -> Any:
-    """Session options: all cores for one request, idle threads sleep."""
+    """Session options: all threads for one request, idle ones sleep."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
