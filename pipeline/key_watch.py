@@ -50,12 +50,12 @@ class KeyWatch:
         self._tell_health()
 
     def expect(self, keys: Keys, tenants: Collection[str]) -> None:
-        """Look for the keys that a policy names tenants for; say which are missing."""
+        """Look for the keys that the policy in force names tenants for; say which are missing."""
         missing = without_key(keys, tenants)
         if missing:
             log.warning("keys-missing", tenants=[_short(tenant) for tenant in missing])
-            self._without.update(missing[:_REMEMBERED])
-            self._tell_health()
+        self._without = set(missing[:_REMEMBERED])
+        self._tell_health()
 
     def seal(self, tenant: str, content: bytes, *, bound_to: str) -> Sealed:
         """As the sealer; every failure is told and raised as Misconfigured."""

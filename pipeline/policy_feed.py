@@ -81,8 +81,11 @@ class PolicyFeed:
         schemas: codec.Schemas,
         health: Health,
         follow: bool,
+        on_switch: Callable[[Policy], None] = lambda _policy: None,
     ) -> None:
+        """`on_switch` hears of each policy that takes another's place."""
         self._settings = settings
+        self._on_switch = on_switch
         self._topic = topic
         self._own = own
         self._schemas = schemas
@@ -140,6 +143,7 @@ class PolicyFeed:
             instead_of=before.digest,
             offset=placed.offset if placed else None,
         )
+        self._on_switch(policy)
 
     def _refused(self, offset: int, why: str) -> None:
         metrics.POLICY_REFUSED.inc()

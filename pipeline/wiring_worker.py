@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -69,7 +69,7 @@ async def run_worker(settings: Settings) -> None:
     await _require_topics(settings)
     await _require_few_dead_letters(settings)
     health, clock, stop = Health(_CHECKS), SystemClock(), worker.Stop()
-    sealer = open_sealer(settings, policy, health, clock)
+    sealer, expect_keys = open_sealer(settings, policy, health, clock)
     server = HealthServer(health, host=settings.worker.http_host, port=settings.worker.http_port)
     with server, TemporaryDirectory(prefix="sluice-") as scratch:
         async with (
@@ -91,6 +91,7 @@ async def run_worker(settings: Settings) -> None:
                 schemas=schemas,
                 health=health,
                 follow=settings.policy.follow,
+                on_switch=expect_keys,
             )
             await feed.begin(publisher, wiring.policy_documents(settings, clock.now()))
             seen = outputs.Outputs(health)
@@ -177,18 +178,25 @@ async def _chained(
                     await heads.write(audit)
 
 
-def open_sealer(settings: Settings, policy: Policy, health: Health, clock: Clock) -> Sealer:
-    """What seals contents; raises Misconfigured where a policy wants it and no folder is set.
+def open_sealer(
+    settings: Settings, policy: Policy, health: Health, clock: Clock
+) -> tuple[Sealer, Callable[[Policy], None]]:
+    """What seals contents, and what must hear of each policy that comes into force.
 
-    A tenant without a key is no reason to stop: erasing a tenant's key must
-    not take the worker down. It is told, and the hash alone is kept.
+    Raises Misconfigured where a policy wants sealing and no folder is set. A
+    tenant without a key is no reason to stop: erasing a tenant's key must not
+    take the worker down. It is told, and the hash alone is kept.
     """
     wiring.require_key_folder(policy, settings)
-    keys, wanted = wiring.open_keys(settings), policy.sealing_tenants()
+    keys = wiring.open_keys(settings)
     watch = KeyWatch(keys or NoKeys(), health, clock)
-    if keys is not None:
-        watch.expect(keys, wanted)
-    return watch
+
+    def expect(judging: Policy) -> None:
+        if keys is not None:
+            watch.expect(keys, judging.sealing_tenants())
+
+    expect(policy)
+    return watch, expect
 
 
 def topics(settings: Settings) -> Topics:

@@ -164,5 +164,10 @@ def test_a_worker_without_a_key_folder_does_not_start(
         wiring_worker.open_sealer(loaded, policy, health, SystemClock())
     monkeypatch.setenv("SLUICE_AUDIT__KEYS_FOLDER", str(tmp_path / "keys"))
     Sluice(capfdbinary)("audit", "keys", "create", "acme")
-    wiring_worker.open_sealer(settings.load(), policy, health, SystemClock())
+    _, expect = wiring_worker.open_sealer(settings.load(), policy, health, SystemClock())
+    assert "'globex'" in health.ready()[1]["keys"]["detail"]
+    monkeypatch.delenv("SLUICE_POLICY__FILE")
+    expect(wiring.load_policy(settings.load()))  # another policy comes into force
+    assert "'globex'" not in health.ready()[1]["keys"]["detail"]
+    expect(policy)
     assert "'globex'" in health.ready()[1]["keys"]["detail"]
