@@ -91,9 +91,10 @@ class GuardQueue:
         self._send()
         try:
             return await asker.done
-        finally:  # of no effect where all have their answers
+        except BaseException:  # cancelled, or failed by one call: nobody wants the others' answers
             for each in asker.waiting:
                 self._pool.discard(each)
+            raise
 
     def _send(self) -> None:
         while self._free and (call := self._next()) is not None:
