@@ -46,7 +46,7 @@ _BREATHE_EVERY: Final = 32
 """Messages sent in a row, when late, before acknowledgements are attended to."""
 _TICK_S: Final = 0.002
 """Messages due within it are sent at one waking; it is in their lateness."""
-_LINGER_MS: Final = 5
+_LINGER_MS: Final = 10
 """How long Kafka's client gathers a batch at `_FAST_PER_S` and more; it is in the latency."""
 _FAST_PER_S: Final = 500
 _SETTLE_NS: Final = 50_000_000
