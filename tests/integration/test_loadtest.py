@@ -115,6 +115,18 @@ async def test_a_run_accounts_for_every_message(settings: Settings, tmp_path: Pa
     assert {"generator-1", "generator-2", "observer"} <= summary["usage"].keys()
 
 
+async def test_what_primes_the_stack_counts_for_nothing(settings: Settings, tmp_path: Path) -> None:
+    """It is answered before the run begins; its texts are none of the run's."""
+    load = workload(prime_messages=30, thresholds=["lost == 0", "duplicates == 0"])
+    async with worker(settings), KafkaReader(settings.kafka) as reader:
+        summary = await finished(settings, load, tmp_path)
+        ends = await reader.starts(settings.topics.prompts, Edge.END)
+    counts = summary["counts"]
+    assert summary["passed"], summary
+    assert sum(ends.values()) == 90
+    assert (counts["scheduled"], counts["verdicts"], counts["foreign"]) == (60, 60, 0)
+
+
 async def test_repeated_verdicts_are_counted_as_duplicates(
     settings: Settings, tmp_path: Path
 ) -> None:
