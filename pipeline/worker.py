@@ -23,8 +23,8 @@ log = structlog.get_logger(__name__)
 
 BEAT_EVERY_S: Final = 0.5
 _STOP_MARGIN_S: Final = 10.0
-_YOUNG_OBJECTS: Final = 20_000
-"""New objects before a collection: about what four batches under way consist of."""
+_YOUNG_OBJECTS: Final = 100_000
+"""New objects before a collection: more than the messages that may be under way consist of."""
 
 
 class Stop:
