@@ -217,11 +217,11 @@ class Generator:
 def linger_ms(workload: Workload, generators: int) -> int:
     """How long a record may wait for others: where they are few, waiting gathers none."""
     if isinstance(workload.load, Closed):
-        return 1
+        return 0
     fastest = max(
         max(part.first_per_s, part.last_per_s) for part in schedule.segments(workload.load)
     )
-    return _LINGER_MS if fastest / generators >= _FAST_PER_S else 1
+    return _LINGER_MS if fastest / generators >= _FAST_PER_S else 0
 
 
 def say(told: Told) -> None:
