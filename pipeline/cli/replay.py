@@ -155,7 +155,7 @@ def replay(
         folder=Folder(out, resume=resume) if out is not None else None,
         embedded=embedded,
     )
-    run = session.run(_run(settings, order))
+    run = session.run_quickly(_run(settings, order))
     _interrupted(run, order)
     tally = run.state.tally
     breached = list(gates.breaches(bounds, tally))

@@ -16,4 +16,4 @@ def worker() -> None:
 
     loaded = settings.load()
     telemetry.configure_logging(loaded.telemetry.log_level, loaded.telemetry.log_format)
-    session.run(wiring_worker.run_worker(loaded))
+    session.run_quickly(wiring_worker.run_worker(loaded))
