@@ -1,7 +1,7 @@
 """Examples written for this project, grown from two tables of phrases.
 
 `contrast.toml` pairs harmful and harmless phrases that share words and voice;
-`languages.toml` does the same in fifteen other languages.
+`languages.toml` does the same in twenty-six other languages.
 """
 
 from __future__ import annotations

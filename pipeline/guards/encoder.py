@@ -47,7 +47,8 @@ class Block(nn.Module):
         batch, length = hidden.shape[0], hidden.shape[1]
         size = WIDTH // HEADS
         parts = self.qkv(hidden).view(batch, length, 3, HEADS, size).permute(2, 0, 3, 1, 4)
-        weights = parts[0] @ parts[1].transpose(-1, -2) / math.sqrt(size) + penalty
+        # The queries are scaled, not the products: a product has more numbers than a query.
+        weights = (parts[0] / math.sqrt(size)) @ parts[1].transpose(-1, -2) + penalty
         mixed = torch.softmax(weights, dim=-1) @ parts[2]
         joined: Tensor = self.out(mixed.transpose(1, 2).reshape(batch, length, WIDTH))
         return joined

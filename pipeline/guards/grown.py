@@ -11,7 +11,7 @@ import random
 import re
 import tomllib
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -24,24 +24,33 @@ HELD_SHARE = 9
 ROWS = {
     "coding": 1500,
     "malware": 700,
-    "mention": 3600,
-    "attack": 2200,
-    "harmful": 6800,
-    "harmless": 6000,
+    "mention": 5600,
+    "attack": 4600,
+    "mention_foreign": 1600,
+    "attack_foreign": 2200,
+    "harmful": 8000,
+    "harmless": 7200,
     "coding_foreign": 2600,
     "engineering": 7500,
     "sabotage": 2200,
-    "twin": 5200,
-    "twin_harmful": 4200,
-    "everyday": 4500,
-    "statement": 3200,
-    "statement_harmful": 3600,
+    "security": 5000,
+    "security_harmful": 2400,
+    "twin": 6000,
+    "twin_harmful": 4600,
+    "chat": 3400,
+    "chat_harmful": 3200,
+    "everyday": 4800,
+    "statement": 4600,
+    "statement_harmful": 5000,
+    "passage": 2200,
+    "passage_harmful": 2000,
     "wrapped": 800,
     "wrapped_harmless": 800,
 }
 LONGEST_REQUIREMENTS = 7
 # What is said of a hazard where a harmless request stands in a jailbreak.
 UNSURE = 0.3
+SPOKEN_ATTACKS = {"injection": ("PI",), "jailbreak": ("JB",)}
 SLOT = re.compile(r"\{(\w+)\}")
 Table = dict[str, Any]
 Maker = Callable[[random.Random, bool], Iterator[Example]]
@@ -55,16 +64,24 @@ def grown(seed: str, *, held: bool = False, share: float = 1.0) -> list[Example]
         "malware": _malware,
         "mention": _mentions,
         "attack": _attacks,
+        "mention_foreign": partial(_spoken, kinds={"safe": ()}, kind="mention_foreign"),
+        "attack_foreign": partial(_spoken, kinds=SPOKEN_ATTACKS, kind="attack_foreign"),
         "harmful": _harmful,
         "harmless": _harmless,
         "coding_foreign": _foreign,
         "engineering": partial(_harmless, name="engineering"),
         "sabotage": partial(_harmful, name="engineering", kind="sabotage"),
+        "security": partial(_harmless, name="security"),
+        "security_harmful": partial(_harmful, name="security", kind="security_harmful"),
         "twin": partial(_harmless, name="twins", kind="twin"),
         "twin_harmful": partial(_harmful, name="twins", kind="twin_harmful"),
+        "chat": partial(_harmless, name="chat"),
+        "chat_harmful": partial(_harmful, name="chat", kind="chat_harmful"),
         "everyday": partial(_harmless, name="everyday"),
         "statement": partial(_harmless, name="statements", kind="statement"),
         "statement_harmful": partial(_harmful, name="statements", kind="statement_harmful"),
+        "passage": partial(_harmless, name="passages", kind="passage"),
+        "passage_harmful": partial(_harmful, name="passages", kind="passage_harmful"),
         "wrapped": partial(_wrapped, side="harmful"),
         "wrapped_harmless": partial(_wrapped, side="harmless"),
     }
@@ -126,8 +143,9 @@ def _mentions(rng: random.Random, held: bool) -> Iterator[Example]:
     """Harmless sentences with alarming words."""
     table = read_table("mentions.toml")
     groups = [_kept(group, held) for group in table["safe"].values()]
+    sizes = [math.sqrt(len(group)) for group in groups]
     while True:
-        text = rng.choice(rng.choice(groups))
+        text = rng.choice(rng.choices(groups, sizes)[0])
         yield made(_cased(filled(text, table["slots"], rng), rng), (), False, "mention")
 
 
@@ -217,6 +235,25 @@ def _said(table: Table, side: str, phrases: Sequence[str], rng: random.Random) -
     whole = not phrase[0].islower() and phrase[0] != "{"
     voice = "{}" if whole else rng.choice([*voices["both"], *voices.get(side, ())])
     return _cased(filled(voice.replace("{}", phrase), table["slots"], rng), rng)
+
+
+def _spoken(
+    rng: random.Random, held: bool, *, kinds: Mapping[str, Sequence[str]], kind: str
+) -> Iterator[Example]:
+    """Attacks, or their harmless look-alikes, in other languages; hazards stay unsaid of attacks."""
+    table = read_table("attack_languages.toml")
+    choices = [
+        (language, codes, text)
+        for language, entry in table.items()
+        if language != "slots"
+        for name, codes in kinds.items()
+        for text in _kept(entry[name], held)
+    ]
+    while True:
+        language, codes, text = rng.choice(choices)
+        shown = filled(text, table["slots"], rng)
+        head = "a" if codes else "b"
+        yield made(shown, codes, bool(codes), kind, head=head, language=language)
 
 
 def _foreign(rng: random.Random, held: bool) -> Iterator[Example]:

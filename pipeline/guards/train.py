@@ -24,7 +24,7 @@ from pipeline.guards.fit import Recipe, fit
 from pipeline.guards.publish import plain_tokenizer
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-COMPOSED_ROWS = 1800
+COMPOSED_ROWS = 2400
 COMPLETION_ROWS = 1500
 OWN_REPEATS = 2
 # The untrained head learns this many times faster than the layers.

@@ -26,9 +26,9 @@ def test_one_seed_gives_one_list() -> None:
 
 
 def test_every_slot_is_filled() -> None:
-    """No brace is left in a text, trained or held."""
+    """No slot is left in a text, trained or held."""
     rows = grown.grown("a", share=0.2) + grown.grown("a", held=True, share=0.2)
-    assert not [row.text for row in rows if "{" in row.text or "}" in row.text]
+    assert not [row.text for row in rows if grown.SLOT.search(row.text)]
 
 
 def test_every_hazard_has_harmful_requests() -> None:
@@ -62,7 +62,7 @@ def test_held_requests_are_never_trained_on(kind: str) -> None:
     assert not held & trained
 
 
-@pytest.mark.parametrize("name", ["engineering", "hazards", "twins", "statements"])
+@pytest.mark.parametrize("name", ["engineering", "security", "hazards", "twins", "chat", "statements", "passages"])
 def test_a_table_has_both_sides(name: str) -> None:
     """Harmful and harmless phrases, none of them on both sides."""
     table = grown.read_table(f"{name}.toml")
