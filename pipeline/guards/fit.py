@@ -39,7 +39,7 @@ class Recipe:
     """
 
     seed: int = 20261123
-    epochs: float = 3.0
+    epochs: float = 3.5
     tokens: int = 3072
     documents: int = 96
     rate: float = 1.5e-4
