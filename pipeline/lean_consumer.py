@@ -105,6 +105,16 @@ class LeanThread(AIOKafkaConsumerThread):  # type: ignore[misc]  # faust has no 
         client._fetch_max_wait_ms = FETCH_WAIT_MS
         return client
 
+    def looked(self) -> None:
+        """Tell the client that we looked for messages although we asked for none.
+
+        A client whose partitions are all paused sees no fetch. After
+        `max.poll.interval` (KIP-62) it leaves the group, and it waits for a fetch before
+        it joins again, for which we would wait until it has joined.
+        """
+        with self._ensure_consumer()._subscription.fetch_context():
+            pass
+
 
 class LeanConsumer(Consumer):  # type: ignore[misc]
     """A consumer that hands over and commits many messages at a time."""
@@ -131,6 +141,8 @@ class LeanConsumer(Consumer):  # type: ignore[misc]
             self._pace.spend(time.monotonic())
         if records is None or self.should_stop:
             return
+        if not active:
+            self._thread.looked()
         if not self.flow_active:
             await self._seek_back()
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
@@ -11,7 +12,7 @@ import pytest
 
 from pipeline.embedded import EmbeddedKafka, EmbeddedTriton
 from pipeline.embedded.stack import EmbeddedWorker
-from pipeline.events import Action, DeadLetter, Position, Status, Verdict
+from pipeline.events import Action, DeadLetter, Kind, Position, Status, Verdict
 from tests.support import places, tiny_guard
 from tests.support.places import Place, ended, get, metric, until
 
@@ -216,3 +217,29 @@ async def test_poison_is_buried_and_everything_else_is_scored(open_place: Open) 
         report = await place.reconciled()
         assert report.total("repeats") == 0
         await until(worker.ready, "readiness")
+
+
+async def test_a_worker_that_is_full_for_long_stays_in_its_group(
+    open_place: Open, server: EmbeddedTriton
+) -> None:
+    """Every partition paused for longer than polls may be apart: it goes on with the guard."""
+    async with open_place() as place:
+        await server.kill()
+        many = [
+            place.record(f"text {n}", kind=kind, key=b"%d" % n)
+            for n in range(6000)
+            for kind in Kind
+        ]
+        positions = await place.publish(many)
+        worker = place.worker(
+            BROKER_MAX_POLL_INTERVAL="2",
+            SLUICE_WORKER__MESSAGES_IN_FLIGHT="64",
+            SLUICE_WORKER__BUFFER_MESSAGES="64",
+        )
+        await worker.launch()
+        await until(lambda: _answers(worker), "the health server's answer")
+        await asyncio.sleep(8.0)
+        await server.start()
+        await place.settled(positions, within_s=60.0)
+        await place.reconciled()
+        assert worker.log.read_text().count("rebalancing") == 1
