@@ -2,7 +2,7 @@
 
 workload   what to send, how fast, and what must hold (TOML)
 schedule   when each message is due; mix: what it is; stamp: its header
-generator  a process that keeps the schedule; fleet: several of them
+generator  a process that keeps the schedule; sending: to Kafka; fleet: several of them
 observer   reads outcomes; vitals: lag, CPU, memory and Triton's statistics
 rows       what a run brings home
 measure    joins what was sent with what was seen; figures: the numbers

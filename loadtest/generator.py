@@ -15,27 +15,26 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from loadtest import mix, orders, rows, schedule
+from loadtest import mix, orders, schedule
 from loadtest.closed import Window
-from loadtest.histogram import Latencies
 from loadtest.orders import Order, Told
+from loadtest.sending import Ready, Sender
 from loadtest.stamp import Stamp, message_id
 from loadtest.workload import Closed, Workload
 from pipeline import codec, settings
 from pipeline.adapters.kafka import KafkaPublisher
 from pipeline.envelope import Envelope
 from pipeline.errors import SluiceError
-from pipeline.events import Kind, Position
+from pipeline.events import Kind
 from pipeline.ports import Outgoing
 from pipeline.resources import shipped
 
@@ -44,23 +43,13 @@ _TELL_EVERY_S: Final = 0.5
 _FLUSH_WITHIN_S: Final = 30.0
 _BREATHE_EVERY: Final = 32
 """Messages sent in a row, when late, before acknowledgements are attended to."""
-_TICK_S: Final = 0.002
-"""Messages due within it are sent at one waking; it is in their lateness."""
-_LINGER_MS: Final = 10
-"""How long Kafka's client gathers a batch at `_FAST_PER_S` and more; it is in the latency."""
-_FAST_PER_S: Final = 500
+_GATHER_MS: Final = ((500, 10), (100, 2), (0, 0))
+"""From so many messages a second on, those due within so long leave together; it is in their
+lateness, as it would be in a client that lets batches gather."""
+_POLL_S: Final = 0.0015
+"""A timer of the loop may be a millisecond late: that last part of a wait for one is polled."""
 _SETTLE_NS: Final = 50_000_000
 """Encoding ahead ends so long before the start."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ready:
-    """A message encoded for its intended time."""
-
-    sequence: int
-    intended_ns: int
-    record: Outgoing
-    malformed: bool
 
 
 class Generator:
@@ -69,7 +58,8 @@ class Generator:
     def __init__(self, order: Order, publisher: KafkaPublisher, at: settings.Settings) -> None:
         self._order = order
         self._workload: Workload = order.parsed()
-        self._publisher = publisher
+        self._gather_ns = gather_ms(self._workload, order.of) * 1_000_000
+        self._sender = Sender(publisher, at.topics.completions)
         self._recipe = mix.Recipe(self._workload)
         inputs = {Kind.PROMPT: at.topics.prompts, Kind.COMPLETION: at.topics.completions}
         self._envelope = Envelope(
@@ -79,11 +69,6 @@ class Generator:
             source="sluice/loadtest",
             max_bytes=at.topics.max_message_bytes,
         )
-        self._rows: list[list[int]] = []
-        self._waiting: set[asyncio.Task[Position]] = set()
-        self._late, self._ack = Latencies(), Latencies()
-        self._accepted = self._refused = 0
-        self._late_ns = 0
         self._settings = at
 
     async def run(self, start_ns: int) -> None:
@@ -94,19 +79,40 @@ class Generator:
                 await self._closed(self._workload.load)
             else:
                 await self._open(start_ns)
-            await self._flush()
+            await self._sender.flush(_FLUSH_WITHIN_S)
         finally:
             telling.cancel()
 
     async def _open(self, start_ns: int) -> None:
         """Send each message at its time, or at once when that has passed."""
-        for in_a_row, ready in enumerate(self._ahead(start_ns)):
-            wait_s = (ready.intended_ns - time.monotonic_ns()) / 1e9
-            if wait_s > 0:
-                await asyncio.sleep(max(_TICK_S, wait_s))
-            elif in_a_row % _BREATHE_EVERY == 0:
+        in_a_row = 0
+        for group in self._together(self._ahead(start_ns)):
+            if await self._until(group[-1].intended_ns):
+                in_a_row = 0
+            elif (in_a_row := in_a_row + len(group)) >= _BREATHE_EVERY:
+                in_a_row = 0
                 await asyncio.sleep(0.0)
-            await self._send(ready)
+            await self._sender.send(group)
+
+    async def _until(self, due_ns: int) -> bool:
+        """Return at that time; False when it has passed already."""
+        early_s = 0.0 if self._gather_ns else _POLL_S
+        if time.monotonic_ns() >= due_ns:
+            return False
+        while (wait_s := (due_ns - time.monotonic_ns()) / 1e9) > 0:
+            await asyncio.sleep(max(0.0, wait_s - early_s))
+        return True
+
+    def _together(self, ready: Iterable[Ready]) -> Iterator[list[Ready]]:
+        """Messages that are due within the time for which they gather."""
+        group: list[Ready] = []
+        for each in ready:
+            if group and each.intended_ns - group[0].intended_ns >= max(1, self._gather_ns):
+                yield group
+                group = []
+            group.append(each)
+        if group:
+            yield group
 
     def _ahead(self, start_ns: int) -> Iterator[Ready]:
         """The messages in order, encoded before the start as far as time allows."""
@@ -135,7 +141,7 @@ class Generator:
             for sequence in range(part, load.messages, of):
                 await window.enter(sequence, timeout_s=load.timeout_s)
                 now_ns = time.monotonic_ns()
-                await self._send(self._ready(sequence, now_ns))
+                await self._sender.send([self._ready(sequence, now_ns)])
             await window.drained(load.timeout_s)
 
     def _ready(self, sequence: int, intended_ns: int) -> Ready:
@@ -157,41 +163,6 @@ class Generator:
             sequence=sequence, intended_ns=intended_ns, record=made, malformed=piece.malformed
         )
 
-    async def _send(self, ready: Ready) -> None:
-        sent_ns = time.monotonic_ns()
-        completion = ready.record.topic == self._settings.topics.completions
-        kind = rows.COMPLETION if completion else rows.PROMPT
-        row = [ready.sequence, ready.intended_ns, sent_ns, 0, kind, -1, -1, int(ready.malformed)]
-        self._rows.append(row)
-        self._late_ns = sent_ns - ready.intended_ns
-        self._late.record_us(self._late_ns / 1000)
-        try:
-            acknowledged = await self._publisher.send(ready.record)
-        except SluiceError:
-            self._refused += 1
-            return
-        self._waiting.add(acknowledged)
-        acknowledged.add_done_callback(partial(self._keep, row))
-
-    def _keep(self, row: list[int], acknowledged: asyncio.Task[Position]) -> None:
-        self._waiting.discard(acknowledged)
-        if acknowledged.cancelled():
-            return
-        if isinstance(error := acknowledged.exception(), SluiceError):
-            self._refused += 1
-            return
-        if error is not None:
-            raise error
-        position = acknowledged.result()
-        acked_ns = time.monotonic_ns()
-        row[3], row[5], row[6] = acked_ns, position.partition, position.offset
-        self._ack.record_us((acked_ns - row[2]) / 1000)
-        self._accepted += 1
-
-    async def _flush(self) -> None:
-        if self._waiting:
-            await asyncio.wait(self._waiting, timeout=_FLUSH_WITHIN_S)
-
     async def _tell(self) -> None:
         while True:
             say(self._told("progress"))
@@ -200,28 +171,28 @@ class Generator:
     def _told(self, event: str, **more: Any) -> Told:
         return Told(
             event=event,
-            sent=len(self._rows),
-            accepted=self._accepted,
-            refused=self._refused,
-            late_ms=self._late_ns / 1e6,
+            sent=self._sender.sent,
+            accepted=self._sender.accepted,
+            refused=self._sender.refused,
+            late_ms=self._sender.late_ns / 1e6,
             **more,
         )
 
     def finish(self) -> None:
         """Write the rows and say so, with the histograms."""
-        table = np.array([tuple(row) for row in self._rows], dtype=rows.ROW)
-        np.save(Path(self._order.rows), table)
-        say(self._told("done", late=self._late.encode(), ack=self._ack.encode()))
+        np.save(Path(self._order.rows), self._sender.table())
+        late, ack = self._sender.late, self._sender.acknowledged
+        say(self._told("done", late=late.encode(), ack=ack.encode()))
 
 
-def linger_ms(workload: Workload, generators: int) -> int:
-    """How long a record may wait for others: where they are few, waiting gathers none."""
+def gather_ms(workload: Workload, generators: int) -> int:
+    """For how long a generator's messages gather: where they are few, waiting gathers none."""
     if isinstance(workload.load, Closed):
         return 0
     fastest = max(
         max(part.first_per_s, part.last_per_s) for part in schedule.segments(workload.load)
     )
-    return _LINGER_MS if fastest / generators >= _FAST_PER_S else 0
+    return next(ms for least_per_s, ms in _GATHER_MS if fastest / generators >= least_per_s)
 
 
 def say(told: Told) -> None:
@@ -235,8 +206,7 @@ async def _main() -> None:
     order = orders.order(await lines.readline())
     at = settings.load(order.overrides)
     limit = at.topics.max_message_bytes
-    gather_ms = linger_ms(order.parsed(), order.of)
-    async with KafkaPublisher(at.kafka, max_message_bytes=limit, linger_ms=gather_ms) as publisher:
+    async with KafkaPublisher(at.kafka, max_message_bytes=limit, linger_ms=0) as publisher:
         generator = Generator(order, publisher, at)
         say(Told(event="ready"))
         word, _, start_ns = (await lines.readline()).decode("ascii").partition(" ")

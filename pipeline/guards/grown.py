@@ -240,7 +240,7 @@ def _said(table: Table, side: str, phrases: Sequence[str], rng: random.Random) -
 def _spoken(
     rng: random.Random, held: bool, *, kinds: Mapping[str, Sequence[str]], kind: str
 ) -> Iterator[Example]:
-    """Attacks, or their harmless look-alikes, in other languages; hazards stay unsaid of attacks."""
+    """Attacks in other languages, whose hazards stay unsaid, or their harmless look-alikes."""
     table = read_table("attack_languages.toml")
     choices = [
         (language, codes, text)

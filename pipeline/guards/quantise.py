@@ -104,8 +104,7 @@ def _static(source: Path, target: Path, samples: Sequence[Feed], kept: Sequence[
         reduce_range=True,
         op_types_to_quantize=LINEAR["op_types_to_quantize"],
         per_channel=True,
-        extra_options=LINEAR["extra_options"]
-        | {"OpTypesToExcludeOutputQuantization": ["MatMul"]},
+        extra_options=LINEAR["extra_options"] | {"OpTypesToExcludeOutputQuantization": ["MatMul"]},
     )
 
 

@@ -62,7 +62,9 @@ def test_held_requests_are_never_trained_on(kind: str) -> None:
     assert not held & trained
 
 
-@pytest.mark.parametrize("name", ["engineering", "security", "hazards", "twins", "chat", "statements", "passages"])
+@pytest.mark.parametrize(
+    "name", ["engineering", "security", "hazards", "twins", "chat", "statements", "passages"]
+)
 def test_a_table_has_both_sides(name: str) -> None:
     """Harmful and harmless phrases, none of them on both sides."""
     table = grown.read_table(f"{name}.toml")

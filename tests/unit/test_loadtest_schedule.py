@@ -90,7 +90,7 @@ def test_only_a_runs_own_ids_have_a_sequence(message_id: str) -> None:
     ("load", "generators", "expected"),
     [
         ({"mode": "rate", "rate_per_s": 1000, "messages": 10}, 1, 10),
-        ({"mode": "rate", "rate_per_s": 1000, "messages": 10}, 4, 0),
+        ({"mode": "rate", "rate_per_s": 1000, "messages": 10}, 4, 2),
         ({"mode": "rate", "rate_per_s": 50, "messages": 10}, 1, 0),
         ({"mode": "ramp", "from_per_s": 1, "to_per_s": 600, "duration_s": 5}, 1, 10),
         ({"mode": "closed", "concurrency": 9, "messages": 10}, 1, 0),
@@ -101,4 +101,4 @@ def test_batches_are_gathered_only_where_messages_are_many(
 ) -> None:
     """A lone message is not kept waiting for company that does not come."""
     made = workload.validated({"question": "?", "load": load}, "test")
-    assert generator.linger_ms(made, generators) == expected
+    assert generator.gather_ms(made, generators) == expected

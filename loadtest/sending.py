@@ -1,0 +1,147 @@
+"""Hands messages to Kafka and keeps a row of each: when due, sent and acknowledged, and where."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loadtest import rows
+from loadtest.histogram import Latencies
+from pipeline.adapters.kafka import KafkaPublisher
+from pipeline.errors import SluiceError
+from pipeline.ports import Outgoing
+
+_NAMES: Final = rows.ROW.names or ()
+_SENT, _ACKED, _PARTITION, _OFFSET = (
+    _NAMES.index(name) for name in ("sent_ns", "acked_ns", "partition", "offset")
+)
+Row = list[int]
+Told = Callable[["asyncio.Future[Any]"], tuple[int, int]]
+"""Partition and offset of the first of an acknowledged future's messages."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """A message encoded for its intended time."""
+
+    sequence: int
+    intended_ns: int
+    record: Outgoing
+    malformed: bool
+
+
+class Sender:
+    """Sends what is ready, waits for no acknowledgement, and notes each."""
+
+    def __init__(self, publisher: KafkaPublisher, completions: str) -> None:
+        """`completions` is the topic whose messages are noted as such."""
+        self._publisher = publisher
+        self._completions = completions
+        self._rows: list[Row] = []
+        self._waiting: set[asyncio.Future[Any]] = set()
+        self.late, self.acknowledged = Latencies(), Latencies()
+        self.accepted = self.refused = 0
+        self.late_ns = 0
+
+    @property
+    def sent(self) -> int:
+        """How many were handed to Kafka's client."""
+        return len(self._rows)
+
+    def table(self) -> NDArray[Any]:
+        """A row of `rows.ROW` for each that was sent."""
+        return np.array([tuple(row) for row in self._rows], dtype=rows.ROW)
+
+    async def send(self, group: Sequence[Ready]) -> None:
+        """Send messages now; several leave as a batch a partition, which costs far less."""
+        sent_ns = time.monotonic_ns()
+        noted = [(ready, self._note(ready, sent_ns)) for ready in group]
+        if len(noted) == 1:
+            await self._send_one(*noted[0])
+        else:
+            await self._send_together(noted)
+
+    async def flush(self, timeout_s: float) -> None:
+        """Wait for the acknowledgements that are still to come."""
+        if self._waiting:
+            await asyncio.wait(self._waiting, timeout=timeout_s)
+
+    def _note(self, ready: Ready, sent_ns: int) -> Row:
+        completion = ready.record.topic == self._completions
+        kind = rows.COMPLETION if completion else rows.PROMPT
+        row = [ready.sequence, ready.intended_ns, sent_ns, 0, kind, -1, -1, int(ready.malformed)]
+        self._rows.append(row)
+        self.late_ns = sent_ns - ready.intended_ns
+        self.late.record_us(self.late_ns / 1000)
+        return row
+
+    async def _send_one(self, ready: Ready, row: Row) -> None:
+        try:
+            pending = await self._publisher.send(ready.record)
+        except SluiceError:
+            self.refused += 1
+            return
+        self._await(pending, [row], lambda at: (at.result().partition, at.result().offset))
+
+    async def _send_together(self, noted: Sequence[tuple[Ready, Row]]) -> None:
+        try:
+            places = await self._by_place(noted)
+        except SluiceError:
+            self.refused += len(noted)
+            return
+        for (topic, partition), part in places.items():
+            await self._append(topic, partition, part)
+
+    async def _by_place(
+        self, noted: Sequence[tuple[Ready, Row]]
+    ) -> dict[tuple[str, int], list[tuple[Ready, Row]]]:
+        by_topic: dict[str, list[tuple[Ready, Row]]] = defaultdict(list)
+        for each in noted:
+            by_topic[each[0].record.topic].append(each)
+        places: dict[tuple[str, int], list[tuple[Ready, Row]]] = defaultdict(list)
+        for topic, group in by_topic.items():
+            keys = [ready.record.key for ready, _ in group]
+            chosen = await self._publisher.partitions(topic, keys)
+            for partition, each in zip(chosen, group, strict=True):
+                places[topic, partition].append(each)
+        return places
+
+    async def _append(self, topic: str, partition: int, part: Sequence[tuple[Ready, Row]]) -> None:
+        """Queue a partition's messages, as many batches as they fill."""
+        left = list(part)
+        while left:
+            records = [ready.record for ready, _ in left]
+            try:
+                taken, first = await self._publisher.append(topic, partition, records)
+            except SluiceError:
+                self.refused += len(left)
+                return
+            batch, left = left[:taken], left[taken:]
+            self._await(first, [row for _, row in batch], lambda at: (partition, at.result()))
+
+    def _await(self, pending: asyncio.Future[Any], group: Sequence[Row], told: Told) -> None:
+        self._waiting.add(pending)
+        pending.add_done_callback(lambda at: self._ended(at, group, told))
+
+    def _ended(self, at: asyncio.Future[Any], group: Sequence[Row], told: Told) -> None:
+        self._waiting.discard(at)
+        if at.cancelled():
+            return
+        error = at.exception()
+        if isinstance(error, SluiceError):
+            self.refused += len(group)
+            return
+        if error is not None:
+            raise error
+        acked_ns, (partition, first) = time.monotonic_ns(), told(at)
+        for place, row in enumerate(group):
+            row[_ACKED], row[_PARTITION], row[_OFFSET] = acked_ns, partition, first + place
+            self.acknowledged.record_us((acked_ns - row[_SENT]) / 1000)
+        self.accepted += len(group)
