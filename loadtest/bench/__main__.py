@@ -11,6 +11,7 @@ from pathlib import Path
 import orjson
 
 from loadtest.bench import contenders, session, table
+from loadtest.bench.answer import say
 from loadtest.bench.session import Plan
 from pipeline.errors import SluiceError
 
@@ -20,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     plan = Plan(messages=given.messages, rounds=given.rounds, only=tuple(given.only))
     try:
-        report = asyncio.run(session.run(plan, say=_say))
+        report = asyncio.run(session.run(plan, say=say))
     except SluiceError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -53,10 +54,6 @@ def _positive(text: str) -> int:
     if value < 1:
         raise ValueError(text)
     return value
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)
 
 
 if __name__ == "__main__":

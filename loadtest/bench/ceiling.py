@@ -19,9 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import orjson
-
 from loadtest import environment, mix, workload
+from loadtest.bench.answer import answer, say
 from loadtest.bench.drain import drain
 from loadtest.stamp import message_id
 from pipeline import codec, settings, wiring
@@ -30,7 +29,6 @@ from pipeline.adapters.triton import TritonClassifier
 from pipeline.batching import plan
 from pipeline.embedded.stack import EmbeddedStack
 from pipeline.envelope import Envelope
-from pipeline.errors import SluiceError
 from pipeline.events import Kind, Message
 from pipeline.guards.framing import frame
 from pipeline.resources import shipped
@@ -113,7 +111,7 @@ async def measure(name: str, count: int, rounds: int) -> dict[str, Any]:
     wanted = settings.load({"guards": {"cache_entries": 0, "first": None}})
     data = settings.home() / "loadtest" / f"ceiling-{os.getpid()}"
     stack = EmbeddedStack(
-        wanted, home=settings.home(), data=data, environ=dict(os.environ), say=_say
+        wanted, home=settings.home(), data=data, environ=dict(os.environ), say=say
     )
     machine = environment.describe()
     try:
@@ -134,7 +132,7 @@ async def _compare(
     calls = calls_of(guard, messages, at)
     tried = {each: await direct(guard, calls, at, each) for each in CONCURRENCIES}
     best = min(tried, key=tried.__getitem__)
-    _say(f"Triton alone does best with {best} calls in flight")
+    say(f"Triton alone does best with {best} calls in flight")
     common: dict[str, dict[str, Any]] = {
         "kafka": {"bootstrap_servers": at.kafka.bootstrap_servers},
         "topics": {},
@@ -151,7 +149,7 @@ async def _compare(
         whole.append(drained.whole_per_s)
         cpu_us.append(drained.cpu_us)
         ratios.append(whole[-1] / alone[-1])
-        _say(f"round {number + 1}: {alone[-1]:.1f}/s alone, {whole[-1]:.1f}/s end to end")
+        say(f"round {number + 1}: {alone[-1]:.1f}/s alone, {whole[-1]:.1f}/s end to end")
     return {
         "tokens": sum(call.length * len(call.rows) for call in calls),
         "concurrencies_per_s": {str(c): len(messages) / s for c, s in tried.items()},
@@ -201,19 +199,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure there")
     given = parser.parse_args(arguments)
-    try:
-        found = asyncio.run(measure(given.workload, given.messages, given.rounds))
-    except SluiceError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print("\n".join(lines(found)))
-    if given.json is not None:
-        given.json.write_bytes(orjson.dumps(found, option=orjson.OPT_INDENT_2))
-    return 0
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)
+    return answer(measure(given.workload, given.messages, given.rounds), lines, given.json)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ memory over a long run. `--plot` draws what `--json` wrote.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,10 +17,10 @@ import orjson
 
 from loadtest import environment
 from loadtest.bench import scene
+from loadtest.bench.answer import answer, say
 from loadtest.bench.drain import Drained, drain
 from loadtest.bench.messages import TEXT_CHARS
 from pipeline.embedded import EmbeddedKafka
-from pipeline.errors import SluiceError
 from pipeline.settings import home
 
 WORKERS: Final = (1, 2, 4)
@@ -34,7 +33,7 @@ async def measure(messages: int, long_run: int) -> dict[str, Any]:
     machine = environment.describe()
     with TemporaryDirectory(prefix="sluice-scaling-") as name:
         folder = Path(name)
-        async with EmbeddedKafka(home(), folder / "kafka", on_progress=_say) as kafka:
+        async with EmbeddedKafka(home(), folder / "kafka", on_progress=say) as kafka:
             place = _Place(kafka, folder)
             return {
                 "environment": machine,
@@ -54,7 +53,7 @@ class _Place:
     async def workers(self, count: int, messages: int) -> dict[str, Any]:
         """So many workers on as many partitions."""
         done = await self._drain(messages, workers=count, chars=TEXT_CHARS)
-        _say(f"{count} workers, {count} partitions: {done.per_s:,.0f}/s, {done.cpu_us:.0f} µs each")
+        say(f"{count} workers, {count} partitions: {done.per_s:,.0f}/s, {done.cpu_us:.0f} µs each")
         return {"workers": count, "per_s": done.per_s, "cpu_us": done.cpu_us}
 
     async def length(self, chars: int, messages: int) -> dict[str, Any]:
@@ -62,14 +61,14 @@ class _Place:
         done = await self._drain(
             max(500, messages * 400 // max(400, chars)), workers=1, chars=chars
         )
-        _say(f"{chars} characters: {done.cpu_us:.0f} µs each")
+        say(f"{chars} characters: {done.cpu_us:.0f} µs each")
         return {"chars": chars, "per_s": done.per_s, "cpu_us": done.cpu_us}
 
     async def memory(self, messages: int) -> dict[str, Any]:
         """One worker over a long run: its resident memory, by share of the run."""
         done = await self._drain(messages, workers=1, chars=TEXT_CHARS)
         levels = {str(share): done.rss_mib(share) for share in SHARES}
-        _say(f"{messages:,} messages: {', '.join(f'{mib:.0f}' for mib in levels.values())} MiB")
+        say(f"{messages:,} messages: {', '.join(f'{mib:.0f}' for mib in levels.values())} MiB")
         return {"messages": messages, "per_s": done.per_s, "rss_mib": levels}
 
     async def _drain(self, messages: int, *, workers: int, chars: int) -> Drained:
@@ -141,19 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             parser.error("--plot needs the --json FILE of an earlier run")
         plot(orjson.loads(given.json.read_bytes()), given.plot)
         return 0
-    try:
-        found = asyncio.run(measure(given.messages, given.long_run))
-    except SluiceError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print("\n".join(lines(found)))
-    if given.json is not None:
-        given.json.write_bytes(orjson.dumps(found, option=orjson.OPT_INDENT_2))
-    return 0
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)
+    return answer(measure(given.messages, given.long_run), lines, given.json)
 
 
 if __name__ == "__main__":
