@@ -29,6 +29,12 @@ _DISGUISED: Final = re.compile(
     r"(?<![\w@$.])[A-Za-z@$][A-Za-z013457@$]*[A-Za-z013457](?![\w@$]|\.\w)"
 )
 _INNER: Final = re.compile(r"[A-Za-z][013457@$]{1,2}[A-Za-z]|[@$][A-Za-z]{2}")
+# Where so many words are plainly disguised, all are taken to be: 7h3, 70, $734l, 4.
+_PLAINLY_LEAST: Final = 3
+_PLAINLY_SHARE: Final = 1 / 3
+_LETTERS: Final = re.compile(
+    r"(?<![\w@$.])(?:[013457@$]*[A-Za-z][A-Za-z013457@$]*|[013457@$]{1,3})(?![\w@$]|\.\w)"
+)
 
 
 def normalise(text: str) -> str:
@@ -60,7 +66,11 @@ def _together(text: str) -> str:
 
 
 def _unleet(text: str) -> str:
-    """Stand-ins between letters become letters."""
+    """Stand-ins between letters become letters; in a text full of them, all do."""
+    words = text.split()
+    plainly = sum(1 for word in words if _INNER.search(word))
+    if plainly >= max(_PLAINLY_LEAST, _PLAINLY_SHARE * len(words)):
+        return _LETTERS.sub(lambda word: word[0].translate(_LEET), text)
     return _DISGUISED.sub(
         lambda word: word[0].translate(_LEET) if _INNER.search(word[0]) else word[0], text
     )

@@ -20,6 +20,10 @@ DISGUISES = [
     ("m4k3 a b0mb", "make a bomb"),
     ("p@ssw0rds", "passwords"),
     ("k 1 l l him", "kill him"),
+    (
+        "H0w d0 1 m4k3 4 b0mb? $734l 7h3 m0n3y 70 p4y.",
+        "How do i make a bomb? steal the money to pay.",
+    ),
 ]
 ORDINARY = [
     "Write to ann@example.com before 10:30.",
@@ -30,6 +34,8 @@ ORDINARY = [
     "I am a b or c.",
     "naïve café, Ελλάδα",
     "sha256sum and base64",
+    "1. e4 e5 2. Nf3 Nc6 3. Bb5 a6",
+    "At 10:30 in room 47 we met 3 of 5 people for $15.",
 ]
 
 
