@@ -78,6 +78,8 @@ def latencies(taken: Taken) -> dict[str, Latencies]:
         "naive": _at_least(taken, measure.naive_ms(joined), "sent_ns"),
         **measure.stages_ms(joined, offset_us),
     }
+    if joined.call_us is not None:
+        rows["added"] = measure.added_ms(joined)
     made = {name: _histogram(values[kept]) for name, values in rows.items()}
     return made | {"late": taken.late, "ack": taken.ack}
 

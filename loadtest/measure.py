@@ -33,7 +33,9 @@ class Joined:
 
     `rows` as of `rows.ROW`; `seen` int64 [outcomes, FIELDS]; `verdict` and
     `dead` index `seen` for each row, -1 where there is none; `duplicates` and
-    `foreign` count outcomes beyond the first, and of others' messages.
+    `foreign` count outcomes beyond the first, and of others' messages. `call_us`
+    is what each one's own guard call took, NaN where the audit log does not say;
+    None where it was not read.
     """
 
     rows: Rows
@@ -42,6 +44,7 @@ class Joined:
     dead: Rows
     duplicates: int
     foreign: int
+    call_us: Floats | None = None
 
     @property
     def first(self) -> Rows:
@@ -66,8 +69,11 @@ class Joined:
         return np.where(index >= 0, self.seen[index, _AT[name]], 0)
 
 
-def join(rows: Rows, seen: Rows) -> Joined:
-    """Match outcomes to messages: by position, else by the sequence number they carry."""
+def join(rows: Rows, seen: Rows, calls: Rows | None = None) -> Joined:
+    """Match outcomes to messages: by position, else by the sequence number they carry.
+
+    `calls` are rows of `GuardCalls.read`, matched by position.
+    """
     owner = _owners(rows, seen)
     own = owner >= 0
     repeat = seen[:, _AT["repeat"]] > 0
@@ -79,6 +85,7 @@ def join(rows: Rows, seen: Rows) -> Joined:
         dead=_earliest(len(rows), owner, own & dead),
         duplicates=int(np.count_nonzero(own & repeat)),
         foreign=int(np.count_nonzero(~own)),
+        call_us=None if calls is None else _calls(rows, calls),
     )
 
 
@@ -90,6 +97,13 @@ def end_to_end_ms(joined: Joined) -> Floats:
 def naive_ms(joined: Joined) -> Floats:
     """From the actual send time, which hides what a stalled generator delayed."""
     return _ms(joined.column("seen_ns") - joined.rows["sent_ns"], joined.answered)
+
+
+def added_ms(joined: Joined) -> Floats:
+    """End to end, less the message's own guard call; NaN where that is not known."""
+    if joined.call_us is None:
+        return np.full(len(joined.rows), np.nan)
+    return end_to_end_ms(joined) - joined.call_us / 1000
 
 
 def late_ms(joined: Joined) -> Floats:
@@ -132,6 +146,14 @@ def _owners(rows: Rows, seen: Rows) -> Rows:
     by_number = _find(rows["sequence"], seen[:, _AT["sequence"]])
     at_place = placed[by_place] if len(placed) else by_place
     return np.where(by_place >= 0, at_place, by_number)
+
+
+def _calls(rows: Rows, calls: Rows) -> Floats:
+    """Microseconds of each row's guard call, NaN where none is known."""
+    keys = _key(calls[:, 0], calls[:, 1], calls[:, 2])
+    at = _find(keys, _key(rows["kind"], rows["partition"], rows["offset"]))
+    known = (at >= 0) & (rows["offset"] >= 0)
+    return np.where(known, calls[at, 3] if len(calls) else 0, np.nan)
 
 
 def _find(keys: Rows, wanted: Rows) -> Rows:

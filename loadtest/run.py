@@ -17,6 +17,7 @@ from typing import Any, Final
 from loadtest import artefacts, environment, schedule
 from loadtest.figures import Taken
 from loadtest.fleet import Fleet
+from loadtest.guard_calls import GuardCalls
 from loadtest.measure import join
 from loadtest.observer import Observer
 from loadtest.orders import Order
@@ -108,6 +109,7 @@ class Running:
             orders = self._orders(self._workload, self._run, scratch)
             fleet = await stack.enter_async_context(Fleet(orders))
             self._fleet = fleet
+            calls = await GuardCalls.from_now(settings) if self._workload.guard_calls else None
             watch = self._watch(fleet)
             await watch.once()
             watching = asyncio.create_task(watch.run())
@@ -128,7 +130,7 @@ class Running:
                 start_ns=start_ns,
                 sent_until_ns=int(rows["sent_ns"].max(initial=start_ns)),
                 ended_ns=ended_ns,
-                joined=join(rows, observer.rows()),
+                joined=join(rows, observer.rows(), await calls.read() if calls else None),
                 late=fleet.merged("late"),
                 ack=fleet.merged("ack"),
                 offset_us=(before_us, after_us),

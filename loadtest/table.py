@@ -9,6 +9,7 @@ COLUMNS: Final = ("avg", "min", "p50", "p75", "p90", "p95", "p99", "max")
 ROWS: Final = {
     "end_to_end": "end to end, from the intended send time",
     "naive": "end to end, naive: from the actual send",
+    "added": "end to end, less its own guard call",
     "late": "1 produce lateness",
     "ack": "  produce to acknowledgement",
     "to_worker": "2 in Kafka, and batch wait",
@@ -26,12 +27,17 @@ INSIDE: Final = {
 }
 """Parts that worker and Triton report themselves, and the row they belong under."""
 
+_ASKED_FOR: Final = frozenset({"added"})
+"""Rows that only some workloads have."""
+
 ESTIMATED: Final = "~ from a histogram's buckets or a mean; not a message's own"
 
 
 def latency_rows(summary: Mapping[str, Any]) -> Iterator[list[str]]:
     """Row name and milliseconds per column; `-` where there is no figure."""
     for name, title in ROWS.items():
+        if name in _ASKED_FOR and name not in summary["rows_ms"]:
+            continue
         yield [title, *_cells(summary["rows_ms"].get(name), "")]
         for inner, (under, label) in INSIDE.items():
             if under == name and inner in summary["inside_ms"]:

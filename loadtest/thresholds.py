@@ -32,7 +32,17 @@ COUNTS: Final = (
 """Counts; a bound in % takes them as a share of what was scheduled."""
 
 STATISTICS: Final = ("avg", "min", "p50", "p75", "p90", "p95", "p99", "p999", "max")
-ROWS: Final = ("", "naive_", "late_", "ack_", "to_worker_", "judge_", "conclude_", "deliver_")
+ROWS: Final = (
+    "",
+    "naive_",
+    "added_",
+    "late_",
+    "ack_",
+    "to_worker_",
+    "judge_",
+    "conclude_",
+    "deliver_",
+)
 """Prefixes of a statistic in milliseconds; none is end to end."""
 
 NAMES: Final = frozenset(

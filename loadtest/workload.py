@@ -125,6 +125,7 @@ class Workload(_Part):
     warmup_s: Annotated[float, Field(ge=0, le=600)] = 0.0
     prime_messages: Annotated[int, Field(ge=0, le=100_000)] = 0
     settle_s: Seconds = 60.0
+    guard_calls: bool = False
     load: Load
     messages: Mix = Mix()
     keys: Keys = Keys()

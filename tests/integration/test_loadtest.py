@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +17,23 @@ import pytest
 
 from loadtest import artefacts
 from loadtest.fleet import Fleet
+from loadtest.guard_calls import GuardCalls
 from loadtest.orders import Order
 from loadtest.run import Running, Target
 from loadtest.sweeping import Sweeping, read, steps
 from loadtest.workload import Workload, validated
-from pipeline import headers
+from pipeline import codec, headers
 from pipeline.adapters.kafka import KafkaPublisher, KafkaReader
 from pipeline.adapters.kafka_topics import ROLES
 from pipeline.embedded import EmbeddedKafka
 from pipeline.errors import Rejected
+from pipeline.events import Position
 from pipeline.ports import Outgoing
 from pipeline.ranges import Edge
 from pipeline.settings import Settings
 from tests.support import answering
 from tests.support.cli import Sluice
+from tests.support.golden_records import AUDIT
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -113,6 +117,27 @@ async def test_a_run_accounts_for_every_message(settings: Settings, tmp_path: Pa
     assert summary["rows_ms"]["end_to_end"]["p50"] >= summary["rows_ms"]["naive"]["p50"] > 0
     assert artefacts.read(tmp_path)["counts"] == counts
     assert {"generator-1", "generator-2", "observer"} <= summary["usage"].keys()
+
+
+async def test_guard_calls_are_read_from_the_audit_log(settings: Settings) -> None:
+    """Those of other runs before, of other deployments and what is no event are left out."""
+    at = Position(topic=settings.topics.prompts, partition=1, offset=7)
+    elsewhere = replace(at, topic="another")
+    values = [_audit(at, 0.0123), _audit(elsewhere, 0.5), b"no event"]
+    async with KafkaPublisher(settings.kafka, max_message_bytes=1_000_000) as publisher:
+        await publisher.publish([_event(settings, _audit(replace(at, offset=6), 0.1))])
+        calls = await GuardCalls.from_now(settings)
+        await publisher.publish([_event(settings, value) for value in values])
+    assert (await calls.read()).tolist() == [[0, 1, 7, 12300]]
+
+
+def _audit(at: Position, call_s: float) -> bytes:
+    event = replace(AUDIT, verdict=replace(AUDIT.verdict, source=at), inference_s=call_s)
+    return codec.encode_audit(event, answering.SCHEMAS)
+
+
+def _event(settings: Settings, value: bytes) -> Outgoing:
+    return Outgoing(topic=settings.topics.audit, key=b"k", value=value, headers=())
 
 
 async def test_what_primes_the_stack_counts_for_nothing(settings: Settings, tmp_path: Path) -> None:

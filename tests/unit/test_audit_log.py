@@ -8,7 +8,7 @@ from pipeline import codec
 from pipeline.adapters.kafka import Record, Slice
 from pipeline.audit_log import cut, decoded, parse_offsets
 from pipeline.errors import Misconfigured
-from tests.unit.golden_records import AUDIT
+from tests.support.golden_records import AUDIT
 
 
 def _record(value: bytes | None) -> Record:

@@ -26,8 +26,8 @@ from pipeline.events import (
     Status,
 )
 from pipeline.policy import decide
+from tests.support.golden_records import AUDIT
 
-from .golden_records import AUDIT
 from .strategies import audits
 
 POLICY = policy_file.parse(

@@ -20,8 +20,7 @@ from pipeline.errors import DependencyUnavailable, Misconfigured
 from pipeline.events import Outcome
 from pipeline.ports import Outgoing
 from pipeline.resources import shipped
-
-from . import golden_records as golden
+from tests.support import golden_records as golden
 
 SCHEMAS = codec.load_schemas(shipped("schemas"))
 UNLINKED = codec.encode_outcome(Outcome(verdict=golden.VERDICT, audit=golden.AUDIT), SCHEMAS)[1]

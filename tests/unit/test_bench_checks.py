@@ -14,7 +14,7 @@ from loadtest.bench.session import Plan, Report
 from pipeline import codec, headers, settings, wiring
 from pipeline.errors import Misconfigured
 from pipeline.events import Coverage, GuardRef, Judgement, Position, Status, Verdict
-from tests.unit.golden_records import VERDICT
+from tests.support.golden_records import VERDICT
 
 MACHINE = {
     "processor": "a processor",

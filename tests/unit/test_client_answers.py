@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from pipeline.answers import Answers, Wait
 from pipeline.errors import Misconfigured
 from pipeline.events import Position
-
-from .golden_records import VERDICT
+from tests.support.golden_records import VERDICT
 
 
 def at(offset: int) -> Position:

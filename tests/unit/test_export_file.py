@@ -19,8 +19,8 @@ from pipeline import audit_rows, export_file
 from pipeline.errors import Misconfigured
 from pipeline.events import AuditEvent, Position
 from pipeline.export_file import written
+from tests.support.golden_records import AUDIT
 
-from .golden_records import AUDIT
 from .strategies import audits
 
 AT = Position(topic="audit", partition=2, offset=7)

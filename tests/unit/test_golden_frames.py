@@ -6,8 +6,7 @@ import pytest
 
 from pipeline import chain, chain_heads, codec
 from pipeline.events import Kind
-
-from . import golden_records as golden
+from tests.support import golden_records as golden
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -78,6 +80,23 @@ def test_stages_add_up_to_the_whole() -> None:
     total = np.sum(list(stages.values()), axis=0)
     assert total == pytest.approx(measure.end_to_end_ms(joined), abs=0.01)
     assert stages["judge"] == pytest.approx(np.full(9, 10.0))
+
+
+def test_a_guard_call_is_taken_off_its_own_message_only() -> None:
+    """Where the audit log says nothing of a message, nothing is said of what was added."""
+    calls = np.array([[0, 0, 2, 4000], [0, 0, 0, 7000], [1, 0, 1, 9000]])
+    joined = measure.join(rows_of(steady(3)), seen_of(steady(3)), calls)
+    added = measure.end_to_end_ms(joined) - measure.added_ms(joined)
+    assert added == pytest.approx([7.0, np.nan, 4.0], nan_ok=True)
+
+
+def test_a_run_says_what_was_added_only_where_that_was_asked_for() -> None:
+    """Without the audit log there is no such row."""
+    run = taken(steady(3))
+    calls = np.array([[0, 0, number, 1000] for number in range(3)])
+    known = replace(run, joined=measure.join(run.joined.rows, run.joined.seen, calls))
+    assert "added" not in figures.latencies(run)
+    assert figures.latencies(known)["added"].summary_ms()["max"] == pytest.approx(21.0, abs=0.1)
 
 
 def test_outcomes_of_others_are_not_ours() -> None:

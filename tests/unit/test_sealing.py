@@ -12,8 +12,7 @@ from pipeline import codec, sealing
 from pipeline.errors import Misconfigured, Rejected, SealBroken
 from pipeline.events import AuditEvent, Ciphertext, Retention
 from pipeline.sealing import NoKeys, Opened
-
-from .golden_records import AUDIT
+from tests.support.golden_records import AUDIT
 
 keys = st.binary(min_size=32, max_size=32)
 KEY = bytes(range(32))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pipeline.errors import Misconfigured
 from pipeline.events import Action, AuditEvent, Kind, Status
 from pipeline.selection import Selection, parse_share
-from tests.unit.golden_records import AUDIT
+from tests.support.golden_records import AUDIT
 from tests.unit.strategies import audits
 
 

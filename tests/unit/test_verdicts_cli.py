@@ -13,8 +13,8 @@ from hypothesis import given
 from pipeline.cli import rows
 from pipeline.cli.verdicts import Filter, Shown
 from pipeline.events import Action, Coverage, Kind, Status, Verdict
+from tests.support.golden_records import VERDICT
 
-from .golden_records import VERDICT
 from .strategies import verdicts
 
 
