@@ -26,11 +26,11 @@ ROWS = {
     "malware": 700,
     "mention": 5600,
     "attack": 4600,
-    "mention_foreign": 1600,
+    "mention_foreign": 2400,
     "attack_foreign": 2200,
     "harmful": 8000,
     "harmless": 7200,
-    "coding_foreign": 2600,
+    "coding_foreign": 3800,
     "engineering": 7500,
     "sabotage": 2200,
     "security": 5000,
@@ -48,6 +48,8 @@ ROWS = {
     "wrapped_harmless": 800,
 }
 LONGEST_REQUIREMENTS = 7
+# A long text is not an attack, in other languages either: so many say several things.
+SEVERAL_SHARE = 0.45
 # What is said of a hazard where a harmless request stands in a jailbreak.
 UNSURE = 0.3
 SPOKEN_ATTACKS = {"injection": ("PI",), "jailbreak": ("JB",)}
@@ -242,18 +244,28 @@ def _spoken(
 ) -> Iterator[Example]:
     """Attacks in other languages, whose hazards stay unsaid, or their harmless look-alikes."""
     table = read_table("attack_languages.toml")
+    spoken = {name: entry for name, entry in table.items() if name != "slots"}
     choices = [
         (language, codes, text)
-        for language, entry in table.items()
-        if language != "slots"
+        for language, entry in spoken.items()
         for name, codes in kinds.items()
         for text in _kept(entry[name], held)
     ]
     while True:
         language, codes, text = rng.choice(choices)
-        shown = filled(text, table["slots"], rng)
+        company = _kept(spoken[language]["safe"], held) or [text]
+        parts = _among(text, company, rng)
+        shown = filled("\n".join(parts), table["slots"], rng)
         head = "a" if codes else "b"
         yield made(shown, codes, bool(codes), kind, head=head, language=language)
+
+
+def _among(text: str, others: Sequence[str], rng: random.Random) -> list[str]:
+    """The text by itself, or somewhere among up to three others."""
+    parts = [text]
+    while len(parts) < 4 and rng.random() < SEVERAL_SHARE:
+        parts.insert(rng.randint(0, len(parts)), rng.choice(others))
+    return parts
 
 
 def _foreign(rng: random.Random, held: bool) -> Iterator[Example]:
@@ -263,8 +275,9 @@ def _foreign(rng: random.Random, held: bool) -> Iterator[Example]:
     languages = sorted(name for name, tasks in known.items() if tasks)
     while True:
         language = rng.choice(languages)
-        voice = rng.choice(table[language]["voices"])
-        text = filled(voice, {"t": known[language], "p": programming}, rng)
+        voices = table[language]["voices"]
+        parts = _among(rng.choice(voices), voices, rng)
+        text = filled(" ".join(parts), {"t": known[language], "p": programming}, rng)
         yield made(text, (), False, "coding_foreign", language=language)
 
 
