@@ -65,11 +65,13 @@ class Drained:
 
 def figures(samples: Sequence[Sample], messages: int) -> Drained:
     """Throughput and CPU a message; raises SluiceError when there are too few samples."""
-    middle = [s for s in samples if 0.1 * messages <= s.outcomes <= 0.9 * messages]
-    if len(middle) < 2 or middle[-1].outcomes == middle[0].outcomes:
-        raise SluiceError("the run was too short to measure", remedy="Drain more messages")
-    first, last = middle[0], middle[-1]
     begun = next(s for s in samples if s.outcomes)
+    middle = [s for s in samples if 0.1 * messages <= s.outcomes <= 0.9 * messages]
+    if len(middle) < 2:  # outcomes that come in lumps have no middle
+        middle = [begun, samples[-1]]
+    first, last = middle[0], middle[-1]
+    if last.outcomes == first.outcomes:
+        raise SluiceError("the run was too short to measure", remedy="Drain more messages")
     done = last.outcomes - first.outcomes
     return Drained(
         per_s=done / (last.at_s - first.at_s),

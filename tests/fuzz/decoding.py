@@ -14,7 +14,7 @@ from pipeline import codec, dlq, headers
 from pipeline.errors import Rejected
 from pipeline.events import DeadLetter, Kind, Message, Position
 from pipeline.resources import shipped
-from tests.unit import golden_records
+from tests.support import golden_records
 
 from .draws import Draws, edited
 from .target import Target
