@@ -29,6 +29,9 @@ from pipeline.errors import SluiceError
 Settings = Mapping[str, Mapping[str, Any]]
 
 _EVERY_S: Final = 0.1
+_ENOUGH: Final = 10
+"""Samples without which a run is too short."""
+
 _STALLED_S: Final = 60.0
 _QUIET_S: Final = 1.0
 _OUTPUTS: Final = ("verdicts", "audit", "dead_letters")
@@ -67,11 +70,11 @@ def figures(samples: Sequence[Sample], messages: int) -> Drained:
     """Throughput and CPU a message; raises SluiceError when there are too few samples."""
     begun = next(s for s in samples if s.outcomes)
     middle = [s for s in samples if 0.1 * messages <= s.outcomes <= 0.9 * messages]
-    if len(middle) < 2:  # outcomes that come in lumps have no middle
-        middle = [begun, samples[-1]]
-    first, last = middle[0], middle[-1]
-    if last.outcomes == first.outcomes:
+    if len(middle) < 2 and len(samples) - samples.index(begun) >= _ENOUGH:
+        middle = [begun, samples[-1]]  # outcomes that come in lumps have no middle
+    if len(middle) < 2 or middle[-1].outcomes == middle[0].outcomes:
         raise SluiceError("the run was too short to measure", remedy="Drain more messages")
+    first, last = middle[0], middle[-1]
     done = last.outcomes - first.outcomes
     return Drained(
         per_s=done / (last.at_s - first.at_s),

@@ -33,6 +33,12 @@ def test_the_whole_begins_with_the_first_outcome() -> None:
     assert found.whole_per_s == pytest.approx((1000 - 100) / 7)
 
 
+def test_outcomes_in_lumps_are_measured_over_the_whole() -> None:
+    """Nothing is known of their middle; a second of samples is enough for the rest."""
+    found = figures(samples(0, 50, *[50] * 10, 950, 1000), 1000)
+    assert found.per_s == pytest.approx((1000 - 50) / 12)
+
+
 def test_memory_is_told_by_share_of_the_run() -> None:
     """The last tenth of what had been sampled until then."""
     found = figures(samples(*range(0, 1001, 10)), 1000)
