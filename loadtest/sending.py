@@ -46,6 +46,8 @@ class Sender:
         self._completions = completions
         self._rows: list[Row] = []
         self._waiting: set[asyncio.Future[Any]] = set()
+        self._lanes: dict[tuple[str, int], list[tuple[Outgoing, Row]]] = defaultdict(list)
+        self._pumping: set[tuple[str, int]] = set()
         self.late, self.acknowledged = Latencies(), Latencies()
         self.accepted = self.refused = 0
         self.late_ns = 0
@@ -70,8 +72,9 @@ class Sender:
 
     async def flush(self, timeout_s: float) -> None:
         """Wait for the acknowledgements that are still to come."""
-        if self._waiting:
-            await asyncio.wait(self._waiting, timeout=timeout_s)
+        deadline_s = time.monotonic() + timeout_s
+        while self._waiting and (left_s := deadline_s - time.monotonic()) > 0:
+            await asyncio.wait(self._waiting, timeout=left_s)
 
     def _note(self, ready: Ready, sent_ns: int) -> Row:
         completion = ready.record.topic == self._completions
@@ -91,47 +94,47 @@ class Sender:
         self._await(pending, [row], lambda at: (at.result().partition, at.result().offset))
 
     async def _send_together(self, noted: Sequence[tuple[Ready, Row]]) -> None:
+        rows_of = {id(ready.record): row for ready, row in noted}
         try:
-            places = await self._by_place(noted)
+            places = await self._publisher.by_place([ready.record for ready, _ in noted])
         except SluiceError:
             self.refused += len(noted)
             return
-        for (topic, partition), part in places.items():
-            await self._append(topic, partition, part)
+        for place, part in places.items():
+            self._lanes[place] += [(record, rows_of[id(record)]) for record in part]
+            if place not in self._pumping:
+                self._pumping.add(place)
+                self._track(asyncio.create_task(self._pump(place)))
 
-    async def _by_place(
-        self, noted: Sequence[tuple[Ready, Row]]
-    ) -> dict[tuple[str, int], list[tuple[Ready, Row]]]:
-        by_topic: dict[str, list[tuple[Ready, Row]]] = defaultdict(list)
-        for each in noted:
-            by_topic[each[0].record.topic].append(each)
-        places: dict[tuple[str, int], list[tuple[Ready, Row]]] = defaultdict(list)
-        for topic, group in by_topic.items():
-            keys = [ready.record.key for ready, _ in group]
-            chosen = await self._publisher.partitions(topic, keys)
-            for partition, each in zip(chosen, group, strict=True):
-                places[topic, partition].append(each)
-        return places
+    async def _pump(self, place: tuple[str, int]) -> None:
+        """Queue what waits for a partition, a batch at a time.
 
-    async def _append(self, topic: str, partition: int, part: Sequence[tuple[Ready, Row]]) -> None:
-        """Queue a partition's messages, as many batches as they fill."""
-        left = list(part)
-        while left:
-            records = [ready.record for ready, _ in left]
+        Kafka's client takes a partition's next batch once the last has left: the schedule
+        does not wait for that, and what is due meanwhile makes the next batch larger.
+        """
+        lane = self._lanes[place]
+        while lane:
+            records = [record for record, _ in lane]
             try:
-                taken, first = await self._publisher.append(topic, partition, records)
+                taken, first = await self._publisher.append(*place, records)
             except SluiceError:
-                self.refused += len(left)
-                return
-            batch, left = left[:taken], left[taken:]
-            self._await(first, [row for _, row in batch], lambda at: (partition, at.result()))
+                taken = len(records)
+                self.refused += taken
+            else:
+                queued = [row for _, row in lane[:taken]]
+                self._await(first, queued, lambda at: (place[1], at.result()))
+            del lane[:taken]
+        self._pumping.discard(place)
 
     def _await(self, pending: asyncio.Future[Any], group: Sequence[Row], told: Told) -> None:
-        self._waiting.add(pending)
+        self._track(pending)
         pending.add_done_callback(lambda at: self._ended(at, group, told))
 
+    def _track(self, pending: asyncio.Future[Any]) -> None:
+        self._waiting.add(pending)
+        pending.add_done_callback(self._waiting.discard)
+
     def _ended(self, at: asyncio.Future[Any], group: Sequence[Row], told: Told) -> None:
-        self._waiting.discard(at)
         if at.cancelled():
             return
         error = at.exception()

@@ -157,7 +157,7 @@ class KafkaPublisher:
     async def publish(self, records: Sequence[Outgoing]) -> None:
         """Return once every record is acknowledged; see `ports.Publisher`."""
         pending: list[asyncio.Future[int]] = []
-        for (topic, partition), group in (await self._by_place(records)).items():
+        for (topic, partition), group in (await self.by_place(records)).items():
             taken = 0
             while taken < len(group):
                 count, acknowledged = await self.append(topic, partition, group[taken:])
@@ -167,9 +167,10 @@ class KafkaPublisher:
             if isinstance(result, BaseException):
                 raise result
 
-    async def _by_place(
+    async def by_place(
         self, records: Sequence[Outgoing]
     ) -> Mapping[tuple[str, int], Sequence[Outgoing]]:
+        """The records by topic and partition, in order; raises what `partitions` raises."""
         keys: dict[str, list[bytes | None]] = defaultdict(list)
         for record in records:
             keys[record.topic].append(record.key)

@@ -40,6 +40,7 @@ LINEAR: dict[str, Any] = {
     "per_channel": True,
     "extra_options": {"MatMulConstBOnly": True},
 }
+INPUTS_ONLY = LINEAR["extra_options"] | {"OpTypesToExcludeOutputQuantization": ["MatMul"]}
 
 
 def export(model: GuardEncoder, path: Path) -> None:
@@ -102,9 +103,7 @@ def _static(source: Path, target: Path, samples: Sequence[Feed], kept: Sequence[
         # 7-bit weights: processors without VNNI would saturate on 8 bits and
         # give other scores than the card's.
         reduce_range=True,
-        op_types_to_quantize=LINEAR["op_types_to_quantize"],
-        per_channel=True,
-        extra_options=LINEAR["extra_options"] | {"OpTypesToExcludeOutputQuantization": ["MatMul"]},
+        **LINEAR | {"extra_options": INPUTS_ONLY},
     )
 
 

@@ -51,6 +51,14 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Any:
     return module
 
 
+def test_the_graph_is_measured_as_it_is_served(served: Any) -> None:
+    """The same fusions are off where a form is chosen and where it runs."""
+    pytest.importorskip("torch")
+    from pipeline.guards import quantise
+
+    assert list(quantise.SLOW_FUSIONS) == served.SLOW_FUSIONS
+
+
 def started(served: Any, digest: str) -> Any:
     """An initialised model whose configuration names `digest`."""
     config = {"parameters": {"digest": {"string_value": digest}, "threads": {"string_value": "1"}}}
