@@ -15,6 +15,7 @@ from typing import Any
 from pipeline.guards.data import Example, label
 
 VOICES_PER_PHRASE = 4
+FOREIGN_VOICES_PER_PHRASE = 3
 # They are few, and the public sets' injections are long.
 ATTACK_REPEATS = 5
 Table = dict[str, Any]
@@ -29,7 +30,7 @@ def contrastive(seed: int) -> list[Example]:
         *_completions(table, rng),
         *_statements(table),
         *_attacks(table),
-        *_foreign(languages),
+        *_foreign(languages, rng),
     ]
 
 
@@ -93,15 +94,17 @@ def _attacks(table: Table) -> Iterator[Example]:
             yield made(text, (), False, "attack_twin")
 
 
-def _foreign(table: Table) -> Iterator[Example]:
+def _foreign(table: Table, rng: random.Random) -> Iterator[Example]:
     """Harmful and harmless requests in other languages."""
     for language, entry in table.items():
         if language == "codes":
             continue
-        for voice in entry["voices"]:
-            for phrase in entry["harmless"]:
+        voices = entry["voices"]
+        for phrase in entry["harmless"]:
+            for voice in rng.sample(voices, min(FOREIGN_VOICES_PER_PHRASE, len(voices))):
                 yield made(voice.format(phrase), (), False, "foreign", language=language)
-            for phrase, code in zip(entry["harmful"], table["codes"], strict=True):
+        for phrase, code in zip(entry["harmful"], table["codes"], strict=True):
+            for voice in voices:
                 yield made(voice.format(phrase), (code,), True, "foreign", language=language)
 
 
