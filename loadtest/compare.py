@@ -18,6 +18,7 @@ _SIGMAS: Final = 3.0
 _FLOOR: Final = 0.05
 _CPU_FLOOR: Final = 0.15
 """CPU a message has one figure a run, so its bound is a plain share."""
+_UNLIKE_LOOPS: Final = 1.15
 
 _BLOCKS: Final = {"p50_ms": 1, "p95_ms": 1, "p99_ms": 1, "answers_per_s": -1}
 _COUNTS: Final = ("lost", "dropped", "duplicates", "both", "degraded")
@@ -73,6 +74,9 @@ def _unlike(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str
     for name in ("processor", "cores"):
         if before["environment"][name] != after["environment"][name]:
             yield f"the machines differ: {name}"
+    loops = [run["environment"].get("python_loop_ms", 0.0) for run in (before, after)]
+    if min(loops) > 0 and max(loops) > _UNLIKE_LOOPS * min(loops):
+        yield f"Python ran unlike fast: a loop took {loops[0]:g} and {loops[1]:g} ms"
     for name in ("policies", "guards"):
         if before[name] != after[name]:
             yield f"the {name} differ"

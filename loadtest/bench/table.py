@@ -46,7 +46,8 @@ def _machine(machine: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     return (
         f"{machine['processor']}, {machine['cores']} cores, load average"
-        f" {machine['load_average'][0]:g}; Python {machine['python']}, {versions}"
+        f" {machine['load_average'][0]:g}; Python {machine['python']}, whose loop of reference"
+        f" takes {machine['python_loop_ms']:g} ms; {versions}"
     )
 
 

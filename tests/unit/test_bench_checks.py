@@ -21,6 +21,7 @@ MACHINE = {
     "cores": 2,
     "load_average": [0.1, 0.1, 0.1],
     "python": "3.11",
+    "python_loop_ms": 12.0,
     "versions": {"aiokafka": "0.14.0"},
 }
 

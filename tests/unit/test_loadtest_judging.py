@@ -61,6 +61,16 @@ def test_unlike_runs_are_doubted() -> None:
     assert "the guards differ" in found
 
 
+@pytest.mark.parametrize(("loop_ms", "told"), [(13.0, False), (18.0, True)])
+def test_a_machine_that_ran_unlike_fast_is_told(loop_ms: float, told: bool) -> None:
+    """A tenth slower is the machine's noise; half as slow again is another machine."""
+    before, after = (
+        run | {"environment": run["environment"] | {"python_loop_ms": loop}}
+        for run, loop in ((summary(taken(steady())), 12.0), (summary(taken(steady())), loop_ms))
+    )
+    assert ("unlike fast" in " / ".join(doubts(before, after))) is told
+
+
 def made(rate: float, *, state: str = "holds", p95: float = 50, **change: Any) -> dict[str, Any]:
     """A step of a sweep: 2 ms of Triton and 200 us of worker a message, for 10 s."""
     step = {
