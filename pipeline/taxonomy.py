@@ -7,7 +7,7 @@ ambiguous: every verdict carries the taxonomy id beside it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Final
 
@@ -40,3 +40,11 @@ CATEGORIES: Final[Mapping[str, str]] = MappingProxyType(
 def name_of(code: str) -> str:
     """The readable name of a category, or the code itself if it is unknown."""
     return CATEGORIES.get(code, code)
+
+
+def spelt(codes: Iterable[str]) -> frozenset[str]:
+    """Categories as the taxonomy spells them, however typed; unknown ones stay as they are."""
+    return frozenset(_SPELT.get(code.casefold(), code) for code in codes)
+
+
+_SPELT: Final = {code.casefold(): code for code in CATEGORIES}

@@ -20,7 +20,7 @@ from pipeline.export_file import Sink, written
 from pipeline.ranges import Range, parse_range
 from pipeline.selection import Selection, parse_share
 from pipeline.settings import Settings
-from pipeline.taxonomy import CATEGORIES
+from pipeline.taxonomy import spelt
 
 
 class _Empty(Exception):
@@ -65,13 +65,12 @@ def export(
     Example: sluice audit export --out today.parquet --from -24h --action block
     """
     span = parse_range(start, end, now=datetime.now(UTC))
-    known = {name.casefold(): name for name in CATEGORIES}
     selection = Selection(
         tenants=frozenset(tenant or ()),
         kinds=frozenset(kind or ()),
         actions=frozenset(action or ()),
         statuses=frozenset(status or ()),
-        categories=frozenset(known.get(each.casefold(), each) for each in category or ()),
+        categories=spelt(category or ()),
         ids=frozenset(id or ()),
         sample=parse_share(sample),
         seed=seed,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Final, NoReturn
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -20,6 +20,7 @@ from pipeline.evaluate.runs import Run
 from pipeline.evaluate.session import Wanted
 from pipeline.settings import Settings
 
+_UNMEASURED: Final = "Name the head that it scores (--head), or another filter"
 _DATA = "[NAME=][FORMAT:]PATH, repeatable; formats: " + ", ".join(formats.FORMATS)
 
 
@@ -94,8 +95,12 @@ def evaluate(
     )
     asked = session.run(_ask(settings, wanted, sets, bounds, latency_samples))
     measured = list(evaluation.measured(asked))
+    for line in (unmeasured := evaluation.unmeasured(asked)):
+        console.note(line)
+    if not measured:
+        raise Misconfigured(f"nothing was measured: {unmeasured[0]}", remedy=_UNMEASURED)
     comparisons = list(evaluation.compared(measured))
-    breached = list(gate.breaches(bounds, measured))
+    breached = list(gate.breaches(bounds, measured, asked[0].contender.name))
     document = summary.document(measured, comparisons, breached, show_text=show_text)
     if as_json:
         console.print_json(document)

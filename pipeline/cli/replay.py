@@ -27,6 +27,7 @@ from pipeline.replay.summary import Document
 from pipeline.replay.tally import guard_name, policy_name
 from pipeline.selection import Selection, parse_share
 from pipeline.settings import Settings
+from pipeline.taxonomy import spelt
 from pipeline.wiring_replay import Order
 
 Several = list[str] | None
@@ -119,7 +120,7 @@ def replay(
         kinds=frozenset(kind or ()),
         actions=frozenset(action or ()),
         statuses=frozenset(status or ()),
-        categories=frozenset(category or ()),
+        categories=spelt(category or ()),
         ids=_ids(ids or ()),
         sample=parse_share(sample),
         seed=seed,

@@ -28,7 +28,7 @@ class Answer:
 
     def score(self, head: Head) -> float | None:
         """The highest of the head's scores, or the filter's one; None if it has neither."""
-        found = [self.scores[label] for label in head.labels if label in self.scores]
+        found = [self.scores[label] for label in head.within(self.scores)]
         return max(found) if found else self.scores.get(SCORE)
 
     @property
@@ -52,7 +52,7 @@ class Point:
         Without thresholds the filter's own decision counts, and without that
         its score against `otherwise`.
         """
-        held = [label for label in head.labels if label in self.thresholds]
+        held = head.within(self.thresholds)
         if held:
             return any(answer.scores.get(one, 0.0) >= self.thresholds[one] for one in held)
         own = answer.flagged
@@ -62,7 +62,7 @@ class Point:
 
     def words(self, head: Head) -> str:
         """The point as people read it, with the thresholds of a head."""
-        held = [f"{one} {self.thresholds[one]:g}" for one in head.labels if one in self.thresholds]
+        held = [f"{one} {self.thresholds[one]:g}" for one in head.within(self.thresholds)]
         return f"{self.name} ({', '.join(held)})" if held else self.name
 
 

@@ -116,7 +116,9 @@ FORMATS: Final[Mapping[str, Format]] = {
 }  # fmt: skip
 """By name; detection takes the first whose marks are all there."""
 
-_SET: Final = re.compile(r"^(?:(?P<name>[A-Za-z0-9_-]+)=)?(?:(?P<format>[a-z-]+):)?(?P<path>.+)$")
+_SET: Final = re.compile(
+    r"^(?:(?P<name>[A-Za-z0-9_-]+)=)?(?:(?P<format>[a-z-]+):)?(?P<path>.+)$", re.DOTALL
+)
 
 
 def load_all(given: Sequence[str], options: Options) -> list[DataSet]:
@@ -137,8 +139,10 @@ def load_all(given: Sequence[str], options: Options) -> list[DataSet]:
 def load(spec: str, options: Options) -> DataSet:
     """One set; see `load_all`."""
     match = _SET.match(spec)
-    assert match is not None, "the path takes what the other parts leave"
-    name, wanted, paths = match["name"], match["format"], match["path"].split("+")
+    if match is None:
+        raise Misconfigured("--data names no file", remedy="Write [NAME=][FORMAT:]PATH")
+    name, wanted, path = match.group("name", "format", "path")
+    paths = [path] if Path(path).is_file() else path.split("+")
     if wanted and wanted not in FORMATS:
         raise Misconfigured(
             f"--data names the format {wanted!r}, which there is not",
@@ -166,8 +170,12 @@ def _unique(items: Iterable[Item]) -> Iterator[Item]:
     """The items, a repeated id made its own: scores are recorded by id."""
     taken: dict[str, int] = {}
     for item in items:
-        count = taken[item.id] = taken.get(item.id, 0) + 1
-        yield item if count == 1 else replace(item, id=f"{item.id}#{count}")
+        free = item.id
+        while free in taken:
+            taken[item.id] += 1
+            free = f"{item.id}#{taken[item.id]}"
+        taken[free] = 1
+        yield item if free == item.id else replace(item, id=free)
 
 
 def _labelled(items: Sequence[Item], heads: tuple[Head, ...]) -> tuple[Head, ...]:
@@ -193,7 +201,9 @@ def detect(path: Path, raw: bytes, options: Options) -> str:
         return fallback
     raise Misconfigured(
         f"{path}: no known format has the fields {', '.join(fields)[:200] or '(none)'}",
-        remedy="Name it as FORMAT:PATH, or map the fields with --column text=...,label=...",
+        remedy="Write one object a line, and map the fields with --column text=...,label=..."
+        if start == b"["
+        else "Name it as FORMAT:PATH, or map the fields with --column text=...,label=...",
     )
 
 

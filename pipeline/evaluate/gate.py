@@ -77,15 +77,21 @@ def check_keys(bounds: Sequence[Bound], keys: Sequence[str], guards: Sequence[st
             )
 
 
-def breaches(bounds: Sequence[Bound], measured: Sequence[Measured]) -> Iterator[str]:
-    """A line for each bound that does not hold; a figure that is not there breaks it."""
+def breaches(bounds: Sequence[Bound], measured: Sequence[Measured], lead: str) -> Iterator[str]:
+    """A line for each bound that does not hold; one without a guard is about `lead`.
+
+    A figure that is not there breaks its bound, and so does an item without a score:
+    a gate never passes because a part was not looked at.
+    """
     for bound in bounds:
+        guard = bound.guard or lead
         found = next(
-            (one for one in measured if one.key == bound.key and bound.guard in {"", one.guard}),
-            None,
+            (one for one in measured if one.key == bound.key and one.guard == guard), None
         )
         figure = found.figures.get(bound.name) if found else None
         if found is None or figure is None:
-            yield f"{bound}: the set has no such figure"
+            yield f"{bound}: {guard} has no such figure on this set"
+        elif found.unscored:
+            yield f"{bound}: {found.unscored:,} items have no score of {guard}"
         elif (figure.value > bound.value) if bound.at_most else (figure.value < bound.value):
             yield f"{bound}: {found.guard} has {figure.value:.4f}"

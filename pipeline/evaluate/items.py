@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
@@ -23,6 +23,16 @@ class Head(StrEnum):
     def labels(self) -> tuple[str, ...]:
         """The score labels whose maximum this head is."""
         return _LABELS[self]
+
+    def within(self, have: Container[str]) -> list[str]:
+        """The labels among `have` whose maximum this head is.
+
+        The hazard categories stand for an `unsafe` that is not there.
+        """
+        found = [label for label in self.labels if label in have]
+        if self is not Head.ATTACK and UNSAFE not in have:
+            found += [code for code in HAZARDS if code in have]
+        return found
 
 
 _LABELS: Final = {

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from pipeline.errors import Misconfigured
-from pipeline.evaluate.items import Item, known
+from pipeline.evaluate.items import HAZARDS, Item, known
 from pipeline.evaluate.reading import Row
 from pipeline.events import Kind
+from pipeline.taxonomy import spelt
 
 FIELDS: Final = (
     "id", "text", "label", "hazard", "attack", "categories", "language", "kind", "prompt",
@@ -18,8 +19,13 @@ _ATTACKS: Final = frozenset({"PI", "JB"})
 
 
 def mapped(rows: Iterable[Row], columns: Mapping[str, str]) -> Iterator[Item]:
-    """Items of rows whose fields are named as `columns` says, or as in `FIELDS`."""
+    """Items of rows whose fields are named as `columns` says, or as in `FIELDS`.
+
+    Raises Misconfigured by field, and for a column that no row has.
+    """
+    absent = set(columns.values())
     for row in rows:
+        absent.difference_update(row.fields)
         name = {own: columns.get(own, own) for own in FIELDS}
         hazard, attack = row.maybe(name["hazard"]), row.maybe(name["attack"])
         label = row.maybe(name["label"])
@@ -27,7 +33,7 @@ def mapped(rows: Iterable[Row], columns: Mapping[str, str]) -> Iterator[Item]:
             row.wrong(name["label"], "is missing", "Map it: --column label=COLUMN")
         # One plain label stands for whichever head is measured.
         hazard, attack = (label if said is None else said for said in (hazard, attack))
-        codes = _codes(row, name["categories"])
+        codes = _hazards(row, name["categories"])
         yield Item(
             id=row.optional(name["id"]) or str(row.number),
             text=row.text(name["text"]),
@@ -36,7 +42,11 @@ def mapped(rows: Iterable[Row], columns: Mapping[str, str]) -> Iterator[Item]:
             kind=_kind(row, name["kind"]),
             prompt=row.optional(name["prompt"]) or None,
             language=row.optional(name["language"]),
-            categories=known(codes, positive=bool(hazard)),
+            categories={} if hazard is None else known(codes, positive=hazard),
+        )
+    if absent:
+        raise Misconfigured(
+            f"--column names {min(absent)!r}, a field that no row has", remedy="Correct --column"
         )
 
 
@@ -53,6 +63,14 @@ def _codes(row: Row, name: str) -> list[str]:
     found = value.replace(",", " ").split() if isinstance(value, str) else value
     if not isinstance(found, list) or not all(isinstance(code, str) for code in found):
         row.wrong(name, "is not a list of codes", "Write S1 to S14")
+    return found
+
+
+def _hazards(row: Row, name: str) -> list[str]:
+    """As `_codes`, of the taxonomy only, in capitals or not."""
+    found = sorted(spelt(_codes(row, name)))
+    if not set(found) <= set(HAZARDS):
+        row.wrong(name, "names a category that there is not", "Write S1 to S14")
     return found
 
 

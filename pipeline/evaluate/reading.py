@@ -79,8 +79,8 @@ _LABEL_REMEDY: Final = "Write 1 or 0, true or false, unsafe or safe, or map it w
 _FORMAT_REMEDY: Final = "Name the file's format as FORMAT:PATH, or map the field with --column"
 
 
-def content(path: Path) -> bytes:
-    """A file's bytes, decompressed by its name; raises Misconfigured."""
+def content(path: Path, *, option: str = "--data") -> bytes:
+    """A file's bytes, decompressed by its name; raises Misconfigured, naming the option."""
     try:
         raw = path.read_bytes()
         match path.suffix:
@@ -93,11 +93,11 @@ def content(path: Path) -> bytes:
     except OSError as error:
         reason = error.strerror or "not a gzip file"
         raise Misconfigured(
-            f"data {path} cannot be read ({reason})", remedy="Correct --data"
+            f"{path} cannot be read ({reason})", remedy=f"Correct {option}"
         ) from error
     except (lzma.LZMAError, zlib.error, EOFError) as error:
         raise Misconfigured(
-            f"data {path} is not a whole compressed file", remedy="Get it again"
+            f"{path} is not a whole compressed file", remedy="Get it again"
         ) from error
 
 

@@ -39,16 +39,26 @@ def load(spec: str, threshold: float) -> list[Recorded]:
     A line has `id` and `score` or `scores`; also `set`, `guard`, `flagged`.
     Raises Misconfigured naming file, line and field.
     """
-    name, _, rest = spec.rpartition("=")
-    path = Path(rest)
+    name, path = _named(spec)
     found: dict[str, dict[Key, Answer]] = {}
-    for row in json_lines(path, content(path)):
+    for row in json_lines(path, content(path, option="--recorded")):
         guard = row.optional("guard") or path.name.split(".")[0]
-        found.setdefault(guard, {})[_key(row)] = answer_of(row)
+        answers, key = found.setdefault(guard, {}), _key(row)
+        if key in answers:
+            row.wrong("id", "stands on an earlier line too", "Give each item one line")
+        answers[key] = answer_of(row)
     if not found:
         raise Misconfigured(f"{path} holds no scores", remedy="Correct --recorded")
     point = Point(name="as recorded", otherwise=threshold)
     return [Recorded(name or guard, path, answers, point) for guard, answers in found.items()]
+
+
+def _named(spec: str) -> tuple[str, Path]:
+    """Name, which may be empty, and file; a path may hold `=` itself."""
+    name, equals, rest = spec.partition("=")
+    if not equals or "/" in name or Path(spec).is_file():
+        return "", Path(spec)
+    return name, Path(rest)
 
 
 def _key(row: Row) -> Key:
@@ -66,7 +76,8 @@ def answer_of(row: Row) -> Answer:
     if not found:
         found = {SCORE: _share(row, "score", row.fields.get("score"))}
     flagged = row.fields.get("flagged")
-    if flagged is not None and not isinstance(flagged, bool | dict):
+    said = flagged.values() if isinstance(flagged, dict) else (flagged,)
+    if not all(one is None or isinstance(one, bool) for one in said):
         row.wrong("flagged", "is neither true nor false", "Correct it, or leave it out")
     return Answer(scores=found, flagged=flagged)
 

@@ -102,6 +102,21 @@ def measure(run: Run, head: Head, *, draws: int = intervals.DRAWS) -> Measured |
     )
 
 
+def unmeasured(run: Run, head: Head) -> str:
+    """Why a run has no figures for a head, in one line; empty where it has."""
+    labelled = [
+        answer
+        for item, answer in zip(run.data.items, run.answers, strict=True)
+        if item.truth(head) is not None
+    ]
+    if not labelled or any(answer.score(head) is not None for answer in labelled):
+        return ""
+    known = sorted({label for answer in labelled for label in answer.scores})
+    problems = sorted({answer.problem for answer in labelled if answer.problem})
+    has = f"it scores {', '.join(known)}" if known else f"no item was scored ({problems[0]})"
+    return f"{run.contender.name} has no {head.value} score on {run.data.name}: {has}"
+
+
 def _judged(run: Run, head: Head, scored: Sequence[tuple[Item, Answer, bool]]) -> Judged:
     point = run.contender.point
     return Judged(

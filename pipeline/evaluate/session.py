@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from pipeline.errors import Misconfigured
-from pipeline.evaluate import command, recorded, served
+from pipeline.evaluate import command, recorded, results, served
 from pipeline.evaluate.compare import Comparison, compare
 from pipeline.evaluate.contenders import DEFAULT_THRESHOLD, Contender
 from pipeline.evaluate.endpoint import EndpointFilter
@@ -110,6 +110,12 @@ def measured(runs: Sequence[Run]) -> Iterator[Measured]:
             found = measure(run, head)
             if found is not None:
                 yield found
+
+
+def unmeasured(runs: Sequence[Run]) -> list[str]:
+    """A line for each run and head without figures: nobody must take them for measured."""
+    lines = (results.unmeasured(run, head) for run in runs for head in run.data.heads)
+    return [line for line in lines if line]
 
 
 def compared(all_measured: Sequence[Measured]) -> Iterator[Comparison]:

@@ -128,11 +128,16 @@ def category(compared: Compared) -> str:
 
 
 def newly(before: Action, after: Action) -> str:
-    """`blocked`, `held` or `released` where an action became that; else ""."""
+    """`blocked`, `held` or `released` where an action became that; else "".
+
+    Released is what is let through now, with a mark or without, and was stopped or
+    marked more severely before.
+    """
     if before is after:
         return ""
     if after is Action.BLOCK:
         return "blocked"
     if after is Action.REVIEW and before.severity < after.severity:
         return "held"
-    return "released" if after is Action.ALLOW else ""
+    let_through = after in (Action.ALLOW, Action.FLAG)
+    return "released" if let_through and after.severity < before.severity else ""

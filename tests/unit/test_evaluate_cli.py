@@ -75,6 +75,17 @@ def test_a_wrong_file_ends_with_2_and_one_line(tmp_path: Path, scores: str) -> N
     assert done.stderr.count("\n") == 1
 
 
+def test_a_filter_without_the_scores_of_a_set_is_told(tmp_path: Path, scores: str) -> None:
+    """It has no row in the table, and alone nothing is measured: exit code 2."""
+    (tmp_path / "attacks.jsonl").write_text('{"id": "1", "scores": {"injection": 0.2}}\n')
+    both = sluice(tmp_path, "--data", XSTEST, "--recorded", "attacks.jsonl", "--recorded", scores)
+    told = "attacks has no hazard score on xstest: it scores injection"
+    assert (both.returncode, told in both.stderr) == (0, True)
+    alone = sluice(tmp_path, "--data", XSTEST, "--recorded", "attacks.jsonl")
+    assert alone.returncode == 2
+    assert f"error: nothing was measured: {told}" in alone.stderr
+
+
 def test_an_endpoint_that_is_away_never_shows_its_key(tmp_path: Path) -> None:
     """A key that is missing, or sent where it would show, is told by its variable."""
     asked = ("--data", XSTEST, "--endpoint", "http://example.org/v1", "--api-key-env", "MY_KEY")

@@ -152,6 +152,8 @@ async def test_recorded_scores_are_found_by_set_and_id(tmp_path: Path) -> None:
         ('{"id": 1, "score": 3}', "field 'score' is not a number from 0 to 1"),
         ('{"id": 1, "scores": 3}', "field 'scores' is not an object"),
         ('{"id": 1, "score": 1, "flagged": "x"}', "field 'flagged' is neither"),
+        ('{"id": 1, "score": 1, "flagged": {"hazard": "no"}}', "field 'flagged' is neither"),
+        ('{"id": 1, "score": 1}\n{"id": 1, "score": 0}', "jsonl:2: field 'id' stands on an earlier"),
     ],
 )
 def test_a_wrong_line_of_scores_is_named(tmp_path: Path, line: str, told: str) -> None:
@@ -161,6 +163,27 @@ def test_a_wrong_line_of_scores_is_named(tmp_path: Path, line: str, told: str) -
     with pytest.raises(Misconfigured) as caught:
         recorded.load(str(path), 0.5)
     assert told in str(caught.value)
+
+
+def test_a_path_of_recorded_scores_may_hold_an_equals_sign(tmp_path: Path) -> None:
+    """A name is what stands before the first one, where that is no folder and no file."""
+    folder = tmp_path / "lr=1"
+    folder.mkdir()
+    (folder / "r.jsonl").write_text('{"id": 1, "score": 1}')
+    for spec, name in ((f"{folder}/r.jsonl", "r"), (f"mine={folder}/r.jsonl", "mine")):
+        assert [one.name for one in recorded.load(spec, 0.5)] == [name]
+    with pytest.raises(Misconfigured, match="--recorded"):
+        recorded.load(f"{folder}/none.jsonl", 0.5)
+
+
+def test_categories_stand_for_an_unsafe_that_a_guard_does_not_score() -> None:
+    """Their highest is the hazard score, and each has its own threshold."""
+    point = Point(name="q", thresholds={"S10": 0.7, "S1": 0.2, "injection": 0.1})
+    answer = Answer(scores={"S10": 0.6, "S1": 0.1, "injection": 0.9})
+    assert (answer.score(Head.HAZARD), answer.score(Head.ANY)) == (0.6, 0.9)
+    assert not point.flags(answer, Head.HAZARD)
+    assert point.flags(Answer(scores={"S1": 0.2}), Head.HAZARD)
+    assert Answer(scores={"S1": 0.9, "unsafe": 0.3}).score(Head.HAZARD) == 0.3
 
 
 async def test_a_command_answers_line_by_line_and_is_gone_afterwards(tmp_path: Path) -> None:

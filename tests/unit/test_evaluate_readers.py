@@ -154,6 +154,40 @@ def test_sets_of_one_name_and_ids_that_repeat_are_kept_apart() -> None:
     assert [item.id for item in both[1].items] == ["0", "1", "0#2", "1#2"]
 
 
+def test_an_id_that_looks_like_a_repeat_stays_its_own(tmp_path: Path) -> None:
+    """Scores are recorded by id: no two items may share one."""
+    path = tmp_path / "c++.jsonl"
+    ids = ("a", "a#2", "a", "a")
+    path.write_text("\n".join(f'{{"id": "{one}", "text": "x", "label": 1}}' for one in ids))
+    assert [item.id for item in formats.load(str(path), PLAIN).items] == ["a", "a#2", "a#3", "a#4"]
+
+
+def test_own_rows_say_nothing_of_hazards_that_they_do_not_name(tmp_path: Path) -> None:
+    """An attack's row leaves the categories unknown; codes may be small letters."""
+    path = tmp_path / "own.jsonl"
+    path.write_text(
+        '{"text": "a", "attack": 1}\n{"text": "b", "label": 1, "categories": "s9, S2"}\n'
+    )
+    attack, harm = formats.load(str(path), PLAIN).items
+    assert attack.categories == {}
+    assert harm.categories == {"S9": True, "S2": True}
+
+
+def test_a_column_that_no_row_has_is_refused(tmp_path: Path) -> None:
+    """A mapping with a slip would lose its labels in silence."""
+    path = tmp_path / "own.csv"
+    path.write_text("text,label\nx,1\n")
+    with pytest.raises(Misconfigured, match="'cats', a field that no row has"):
+        formats.load(str(path), formats.Options(columns={"categories": "cats"}))
+
+
+@pytest.mark.parametrize("spec", ["", "mine="])
+def test_a_set_without_a_file_is_refused(spec: str) -> None:
+    """Also where the shell ate the name."""
+    with pytest.raises(Misconfigured):
+        formats.load(spec, PLAIN)
+
+
 INJECTION, FRR = "cyberseceval-injection", "cyberseceval-frr"
 WRONG = {
     ("a.json", "cyberseceval-interpreter", "a.json:[0]: field 'attack_type'"): (
@@ -184,6 +218,10 @@ WRONG = {
     ("a.csv", "", "no known format has the fields one, two"): "one,two\nsecret,b\n",
     ("a.csv", "", "a.csv:1: this is not CSV"): '"text"x,label\nsecret,1\n',
     ("a.csv", "xstest", "a.csv:1: this is not CSV"): '"prompt,type,focus\nsecret,a,b\n',
+    ("a.jsonl", "jsonl", "a.jsonl:1: field 'categories' names a category that there is not"): (
+        '{"text": "fine", "label": 1, "categories": ["hate"]}'
+    ),
+    ("a.json", "", "no known format has the fields text, label"): '[{"text": "b", "label": 1}]',
     ("a.jsonl", "jsonl", "holds no rows"): "",
     ("a.jsonl", "parquet", "format 'parquet'"): "",
 }

@@ -141,13 +141,27 @@ def test_a_bound_is_breached_only_when_it_is_passed(bound: str, line: str | None
     """A figure equal to its bound holds; the first guard is meant unless one is named."""
     truths = [True, True, False]
     both = [measured([0.9, 0.1, 0.6], truths), measured([0.9, 0.9, 0.1], truths, "theirs")]
-    assert list(gate.breaches(gate.parse([bound]), both)) == ([line] if line else [])
+    assert list(gate.breaches(gate.parse([bound]), both, "ours")) == ([line] if line else [])
 
 
 def test_a_bound_on_a_figure_that_is_not_there_is_breached() -> None:
     """An all-positive set has no AUPRC: a gate on it must not pass in silence."""
-    (line,) = gate.breaches(gate.parse(["set.auprc=0.1"]), [measured([0.9], [True])])
-    assert line == "set.auprc >= 0.1: the set has no such figure"
+    (line,) = gate.breaches(gate.parse(["set.auprc=0.1"]), [measured([0.9], [True])], "ours")
+    assert line == "set.auprc >= 0.1: ours has no such figure on this set"
+
+
+def test_a_bound_is_about_the_first_contender_even_where_only_the_second_is_measured() -> None:
+    """Another's figures must not pass the gate for it."""
+    theirs = [measured([0.9, 0.1], [True, False], "theirs")]
+    (line,) = gate.breaches(gate.parse(["set.auprc=0.5"]), theirs, "ours")
+    assert line == "set.auprc >= 0.5: ours has no such figure on this set"
+
+
+def test_a_bound_is_breached_where_an_item_has_no_score() -> None:
+    """A filter that fails on what is hard would pass by the rest."""
+    part = [measured([0.9, 0.1, {}], [True, False, True])]
+    (line,) = gate.breaches(gate.parse(["set.auprc=0.5"]), part, "ours")
+    assert line == "set.auprc >= 0.5: 1 items have no score of ours"
 
 
 @pytest.mark.parametrize(

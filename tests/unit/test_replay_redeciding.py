@@ -142,6 +142,8 @@ def test_near_is_within_the_margin_of_the_threshold_that_decided(score: float, c
         (Action.ALLOW, Action.REVIEW, "held"),
         (Action.BLOCK, Action.REVIEW, ""),
         (Action.FLAG, Action.ALLOW, "released"),
+        (Action.REVIEW, Action.FLAG, "released"),
+        (Action.BLOCK, Action.FLAG, "released"),
         (Action.BLOCK, Action.ALLOW, "released"),
         (Action.ALLOW, Action.FLAG, ""),
         (Action.BLOCK, Action.BLOCK, ""),
