@@ -108,16 +108,32 @@ def pace(taken: Taken) -> dict[str, float]:
 
 
 def blocks(taken: Taken) -> list[dict[str, float]]:
-    """p50, p95, p99 (ms) and answers a second of ten equal stretches of the schedule."""
-    values = measure.end_to_end_ms(taken.joined)
-    kept = warm(taken) & taken.joined.answered
-    at, values = taken.joined.rows["intended_ns"][kept], values[kept]
-    if len(at) < BLOCKS * 5:
+    """p50, p95, p99 (ms) of ten equal stretches of the schedule, and answers a second.
+
+    Answers count when they came, over ten stretches from the first send to the last
+    answer: the stretches of the schedule would show what was offered.
+    """
+    joined, kept = taken.joined, warm(taken)
+    values = _at_least(taken, measure.end_to_end_ms(joined), "intended_ns")
+    known = kept & ~np.isnan(values)
+    at, seen = joined.rows["intended_ns"][known], joined.column("seen_ns")[kept & joined.answered]
+    if len(at) < BLOCKS * 5 or not len(seen):
         return []
-    edges = np.linspace(at.min(), at.max() + 1, BLOCKS + 1)
-    parts = [values[(at >= low) & (at < high)] for low, high in pairwise(edges)]
-    length_s = (edges[1] - edges[0]) / 1e9
-    return [_block(part, length_s) for part in parts if len(part)]
+    parts = _stretched(values[known], at, at.min(), at.max())
+    ends = at.min(), max(seen.max(), at.max())
+    answers = _stretched(seen, seen, *ends)
+    length_s = (ends[1] - ends[0]) / 1e9 / BLOCKS
+    return [
+        _block(part, len(came) / length_s)
+        for part, came in zip(parts, answers, strict=True)
+        if len(part)
+    ]
+
+
+def _stretched(values: Any, at: Any, first: int, last: int) -> list[Any]:
+    """The values by equal stretches of the times that they stand at."""
+    edges = np.linspace(first, last + 1, BLOCKS + 1)
+    return [values[(at >= low) & (at < high)] for low, high in pairwise(edges)]
 
 
 def backlog_max(taken: Taken) -> int:
@@ -256,11 +272,11 @@ def _histogram(values_ms: Floats) -> Latencies:
     return Latencies.of(1000 * values_ms[~np.isnan(values_ms)])
 
 
-def _block(values: Any, length_s: float) -> dict[str, float]:
+def _block(values: Any, answers_per_s: float) -> dict[str, float]:
     p50, p95, p99 = np.percentile(values, [50, 95, 99])
     return {
         "p50_ms": float(p50),
         "p95_ms": float(p95),
         "p99_ms": float(p99),
-        "answers_per_s": len(values) / length_s,
+        "answers_per_s": answers_per_s,
     }

@@ -33,6 +33,20 @@ def test_a_slower_run_is_worse_and_a_faster_one_better() -> None:
     assert words(after, before)["p95_ms"] == "better"
 
 
+def test_answers_that_come_after_the_schedule_are_a_lower_throughput() -> None:
+    """What was offered is the same; what was answered a second is not."""
+    drained = [Sent(due_ms=s.due_ms, seen_ms=(40_000.0,)) for s in steady()]
+    found = words(summary(taken(steady())), summary(taken(drained)))
+    assert found["answers_per_s"] == "worse"
+
+
+def test_messages_without_answer_count_in_the_stretches() -> None:
+    """The quick half alone would look like a quick run."""
+    half = [Sent(due_ms=s.due_ms, seen_ms=s.seen_ms if n % 2 else ()) for n, s in
+            enumerate(steady())]  # fmt: skip
+    assert words(summary(taken(steady())), summary(taken(half)))["p95_ms"] == "worse"
+
+
 def test_a_difference_within_the_noise_is_none() -> None:
     """Runs that swing between stretches by more than they differ are the same."""
     swinging = [
