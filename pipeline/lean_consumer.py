@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 from weakref import WeakSet
 
@@ -104,6 +104,43 @@ class LeanThread(AIOKafkaConsumerThread):  # type: ignore[misc]  # faust has no 
         client = super()._create_worker_consumer(transport)
         client._fetch_max_wait_ms = FETCH_WAIT_MS
         return client
+
+    async def seek_to_committed(self) -> Mapping[Any, int]:
+        """Go to where the group goes on in each partition; the offsets, none of them None.
+
+        aiokafka leaves a partition without a commit, or with one at 0, where the last fetch
+        ended. A fetch that a rebalance overtook may have moved it, and what that returned
+        was let go of: it would never be judged, and the next commit would pass it.
+        """
+        offsets: Mapping[Any, int] = await self.call_thread(self._go_back)
+        return offsets
+
+    async def _go_back(self) -> Mapping[Any, int]:
+        client = self._ensure_consumer()
+        committed = await client.seek_to_committed()
+        begun = await self._begin([tp for tp, offset in committed.items() if offset is None])
+        offsets = committed | begun
+        for tp, offset in offsets.items():
+            if not committed[tp]:
+                client.seek(tp, offset)
+        return offsets
+
+    async def _begin(self, unknown: Sequence[Any]) -> dict[Any, int]:
+        """Where to begin in partitions that the group never committed.
+
+        Committed at once: a crash or a rebalance before the first acknowledgement
+        must not begin later, as the end of the log does.
+        """
+        if not unknown:
+            return {}
+        client = self._ensure_consumer()
+        at_end = self.app.conf.consumer_auto_offset_reset == "latest"
+        starts = await (client.end_offsets if at_end else client.beginning_offsets)(unknown)
+        try:
+            await client.commit(starts)
+        except Exception as error:  # whatever the client says: the next assignment commits it
+            self.log.warning("cannot commit where partitions begin: %r", error)
+        return dict(starts)
 
     def looked(self) -> None:
         """Tell the client that we looked for messages although we asked for none.
@@ -185,7 +222,7 @@ class LeanConsumer(Consumer):  # type: ignore[misc]
             records = [record for record in records if record.offset >= read]
             if not records:
                 return
-        self._read_offset[tp] = records[-1].offset
+        self._read_offset[tp] = records[-1].offset + 1
         self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
         for channel in self._channels(tp):
             channel.queue.force_put_nowait(Fetched(self, tp, generation, records))

@@ -10,14 +10,14 @@ from typing import Any
 from weakref import WeakSet
 
 import pytest
-from aiokafka import TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from faust.transport.consumer import Consumer as BaseConsumer
 from faust.transport.drivers import by_url
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
 from faust.types.tuples import TP
 
 from pipeline import lean_consumer
-from pipeline.lean_consumer import Fetched, LeanConsumer, LeanTransport
+from pipeline.lean_consumer import Fetched, LeanConsumer, LeanThread, LeanTransport
 from pipeline.pace import Pace
 
 WRITTEN_AGAINST = {
@@ -36,6 +36,9 @@ WRITTEN_AGAINST = {
     BaseConsumer.on_buffer_full: "c8961679e0bcdce5",
     BaseConsumer.on_buffer_drop: "4b57e8a418d5ad9c",
     AIOKafkaConsumerThread._create_worker_consumer: "c2701bfc3e6f6cad",
+    AIOKafkaConsumerThread.seek_to_committed: "775ab0adc4b052ab",
+    BaseConsumer.perform_seek: "0e8c130ff4b0afd8",
+    AIOKafkaConsumer.seek_to_committed: "f6cd85c8b70a4ccf",
 }
 ONE, TWO = TP("prompts", 0), TP("prompts", 1)
 
@@ -125,7 +128,7 @@ async def test_a_partitions_messages_are_handed_over_together() -> None:
     assert consumer.handed() == [(ONE, [4, 5, 7]), (TWO, [1])]
     assert all(isinstance(fetched.tp, TP) for fetched in consumer.queue._queue)
     assert {f.generation for f in consumer.queue._queue} == {3}
-    assert dict(consumer._read_offset) == {ONE: 7, TWO: 1}
+    assert dict(consumer._read_offset) == {ONE: 8, TWO: 2}
 
 
 async def test_what_lies_before_a_seek_is_dropped() -> None:
@@ -135,6 +138,76 @@ async def test_what_lies_before_a_seek_is_dropped() -> None:
     await consumer.fetch()
     await consumer.fetch()
     assert consumer.handed() == [(ONE, [5, 6])]
+
+
+class _Client:
+    """aiokafka's consumer, as far as seeking goes; partitions hold offsets 3 to 9."""
+
+    def __init__(self, committed: dict[TP, int | None], *, fails: bool = False) -> None:
+        self.committed = committed
+        self.fails = fails
+        # Where the last fetch ended, before anybody seeks.
+        self.at: dict[TP, int] = dict.fromkeys(committed, 7)
+        self.commits: list[dict[TP, int]] = []
+
+    async def seek_to_committed(self) -> dict[TP, int | None]:
+        """As in the pinned release: only what was committed above 0."""
+        self.at |= {tp: offset for tp, offset in self.committed.items() if offset}
+        return dict(self.committed)
+
+    async def beginning_offsets(self, asked: list[TP]) -> dict[TP, int]:
+        """The log's start."""
+        return dict.fromkeys(asked, 3)
+
+    async def end_offsets(self, asked: list[TP]) -> dict[TP, int]:
+        """The log's end."""
+        return dict.fromkeys(asked, 10)
+
+    async def commit(self, offsets: dict[TP, int]) -> None:
+        """Kept, unless the group has moved on."""
+        if self.fails:
+            raise RuntimeError
+        self.commits.append(offsets)
+
+    def seek(self, tp: TP, offset: int) -> None:
+        """Read on from there."""
+        self.at[tp] = offset
+
+
+class _Thread(LeanThread):
+    """The fetching thread without being one."""
+
+    def __init__(self, client: _Client, start_from: str) -> None:
+        self.client = client
+        conf = SimpleNamespace(consumer_auto_offset_reset=start_from)
+        self.app = SimpleNamespace(conf=conf)
+        self.log = SimpleNamespace(warning=lambda *_: None)
+
+    def _ensure_consumer(self) -> Any:
+        return self.client
+
+    async def call_thread(self, fun: Any, *args: Any, **options: Any) -> Any:
+        """At once."""
+        return await fun(*args, **options)
+
+
+@pytest.mark.parametrize(("start_from", "begins"), [("earliest", 3), ("latest", 10)])
+async def test_every_partition_is_read_from_where_the_group_goes_on(
+    start_from: str, begins: int
+) -> None:
+    """Also where nothing was committed, or 0: what a rebalance let go of is read again."""
+    three = TP("prompts", 2)
+    client = _Client({ONE: 5, TWO: 0, three: None})
+    found = await _Thread(client, start_from).seek_to_committed()
+    assert client.at == found == {ONE: 5, TWO: 0, three: begins}
+    assert client.commits == [{three: begins}]
+
+
+async def test_a_beginning_that_cannot_be_committed_is_read_from_all_the_same() -> None:
+    """A rebalance may refuse the commit; it seeks again."""
+    client = _Client({ONE: None}, fails=True)
+    assert await _Thread(client, "earliest").seek_to_committed() == {ONE: 3}
+    assert client.at == {ONE: 3}
 
 
 async def test_nothing_is_handed_over_while_the_flow_is_stopped() -> None:
