@@ -1,16 +1,21 @@
-"""The bound on dead letters: stop loudly before a topic drains into them.
+"""Bounds on dead letters: how many before the worker stops, and how large one may be.
 
 A bad deploy of a publisher, or a lost schema, makes every message
 undecodable. Past the bound the worker stops with nothing acknowledged, so
 that the messages wait in their topic for a person. Pure.
+
+A publisher's compression lets a broker take a value that is larger than what
+may be published again: its dead letter says so, in place of the value.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline.errors import DeadLetterLimit
+from pipeline.events import DeadLetter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,3 +72,24 @@ def require_below(bound: Bound, *, dead: int, of: int, when: str) -> None:
             remedy="See `sluice dlq ls` for why. Repair the publisher, or set"
             " limits.dead_letter_ratio = 1 to let them pass, then start the worker again",
         )
+
+
+def fitting(letter: DeadLetter, room_bytes: int) -> DeadLetter:
+    """The letter within `room_bytes` of key, value and headers, each left out where it must be.
+
+    The value goes first and leaves its size and hash; what it was lies at its position for
+    as long as its topic keeps it.
+    """
+    value, key = letter.value or b"", letter.key or b""
+    headers_bytes = sum(len(name) + len(content or b"") for name, content in letter.headers)
+    if len(key) + len(value) + headers_bytes <= room_bytes:
+        return letter
+    small = replace(
+        letter,
+        value=None,
+        left_out_bytes=len(value),
+        left_out_sha256=hashlib.sha256(value).hexdigest(),
+    )
+    if len(key) + headers_bytes <= room_bytes:
+        return small
+    return replace(small, key=None, headers=())

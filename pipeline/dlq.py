@@ -43,7 +43,7 @@ WHAT_TO_DO: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """A dead letter, where in the dead-letter topic it lies, and its value's size."""
+    """A dead letter, where in the dead-letter topic it lies, and its input's size."""
 
     at: Position
     letter: DeadLetter
@@ -62,7 +62,7 @@ def found(
         letter = headers.dead_letter(key=key, value=value, headers=record_headers)
     except ValueError:
         return None
-    return Found(at=at, letter=letter, size_bytes=len(value or b""))
+    return Found(at=at, letter=letter, size_bytes=letter.left_out_bytes or len(value or b""))
 
 
 def what_to_do(reason: str) -> str:
@@ -152,6 +152,7 @@ def as_json(one: Found) -> dict[str, Any]:
         "detail": letter.detail,
         "attempts": letter.attempts,
         "size_bytes": one.size_bytes,
+        "left_out": bool(letter.left_out_bytes),
     }
 
 

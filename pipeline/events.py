@@ -254,7 +254,11 @@ class AuditEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetter:
-    """An input that can never be judged: its original bytes, and why."""
+    """An input that can never be judged: its original bytes, and why.
+
+    `left_out_bytes` is the size of a value that was too large to be kept, whose
+    SHA-256 stands in `left_out_sha256` as hex; 0 where the value is here.
+    """
 
     position: Position
     key: bytes | None
@@ -265,6 +269,8 @@ class DeadLetter:
     failed_at: datetime
     attempts: int = 1
     kafka_timestamp_ms: int | None = None
+    left_out_bytes: int = 0
+    left_out_sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

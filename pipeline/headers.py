@@ -37,6 +37,9 @@ DLQ_OFFSET: Final = "dlq_original_offset"
 DLQ_TIMESTAMP: Final = "dlq_original_timestamp_ms"
 DLQ_FAILED_AT: Final = "dlq_failed_at"
 DLQ_ATTEMPTS: Final = "dlq_attempts"
+DLQ_LEFT_OUT_BYTES: Final = "dlq_left_out_bytes"
+DLQ_LEFT_OUT_SHA256: Final = "dlq_left_out_sha256"
+"""Size and hash (hex) of a value that was too large for the dead-letter topic."""
 RETRY_OF: Final = "sluice_retry_of"
 """On a message sent again: the position of the input that failed first."""
 REPLAY_OF: Final = "sluice_replay_of"
@@ -113,6 +116,16 @@ def provenance(letter: DeadLetter) -> Headers:
         (DLQ_TIMESTAMP, stamp.encode()),
         (DLQ_FAILED_AT, letter.failed_at.isoformat().encode()),
         (DLQ_ATTEMPTS, str(letter.attempts).encode()),
+        *_left_out(letter),
+    )
+
+
+def _left_out(letter: DeadLetter) -> Headers:
+    if not letter.left_out_bytes:
+        return ()
+    return (
+        (DLQ_LEFT_OUT_BYTES, str(letter.left_out_bytes).encode()),
+        (DLQ_LEFT_OUT_SHA256, letter.left_out_sha256.encode()),
     )
 
 
@@ -140,6 +153,8 @@ def dead_letter(
         failed_at=_utc(failed_at),
         attempts=attempts(headers),
         kafka_timestamp_ms=int(stamp) if stamp else None,
+        left_out_bytes=int(first(headers, DLQ_LEFT_OUT_BYTES) or "0"),
+        left_out_sha256=first(headers, DLQ_LEFT_OUT_SHA256) or "",
     )
 
 

@@ -23,7 +23,7 @@ import structlog
 
 from pipeline import codec, headers, metrics, moderation, tally, telemetry
 from pipeline.conveyor import Conveyor, Limits
-from pipeline.dead_letters import Bound, Budget
+from pipeline.dead_letters import Bound, Budget, fitting
 from pipeline.errors import Reason, Rejected, Retryable, Suspected
 from pipeline.events import (
     DeadLetter,
@@ -77,6 +77,7 @@ class FlowLimits:
     dead_letters: Bound
     drain_s: float
     max_value_bytes: int
+    max_dead_letter_bytes: int
     poison_attempts: int = 5
 
 
@@ -521,11 +522,12 @@ class Flow:
             attempts=headers.attempts(inbound.headers) + 1,
             kafka_timestamp_ms=inbound.slot.timestamp_ms,
         )
+        kept = fitting(letter, self._limits.max_dead_letter_bytes)
         return Outgoing(
             topic=self.topics.dead_letters,
-            key=inbound.key,
-            value=inbound.value,
-            headers=headers.provenance(letter),
+            key=kept.key,
+            value=kept.value,
+            headers=headers.provenance(kept),
         )
 
     # Drain: a rebalance or a shutdown takes the partitions away ---------------

@@ -234,6 +234,7 @@ def flow_limits(settings: Settings) -> FlowLimits:
         poison_attempts=batch.poison_attempts,
         # JSON may escape every character of both texts as six bytes.
         max_value_bytes=limits.max_text_bytes * 12 + 64 * 1024,
+        max_dead_letter_bytes=settings.topics.max_message_bytes,
     )
 
 

@@ -100,6 +100,7 @@ def retry(
     _one_choice(positions, reason, everything=everything)
     wanted = [dlq.parse_position(p, settings.topics.dead_letters) for p in positions or ()]
     chosen = dlq.not_superseded(session.run(_collect(settings, _chooser(wanted, reason))))
+    chosen = _whole(chosen)
     if not chosen:
         console.error("no dead letter was chosen: `sluice dlq ls` lists them")
         raise typer.Exit(Exit.EMPTY)
@@ -134,6 +135,17 @@ def _chooser(wanted: list[Position], reason: Reason | None) -> Callable[[Found],
     if wanted:
         return lambda one: any(dlq.matches(one, position) for position in wanted)
     return lambda one: _is_of(one, reason)
+
+
+def _whole(chosen: list[Found]) -> list[Found]:
+    """Those that hold their value; the others cannot be sent again from here."""
+    for one in chosen:
+        if one.letter.left_out_bytes:
+            console.note(
+                f"{one.letter.position} was too large for a dead letter"
+                f" ({one.size_bytes:,} bytes): publish it again from where it lies"
+            )
+    return [one for one in chosen if not one.letter.left_out_bytes]
 
 
 def _one_choice(positions: list[str] | None, reason: Reason | None, *, everything: bool) -> None:
@@ -215,7 +227,7 @@ def _print_letter(one: Found, *, show_text: bool) -> None:
         ("what to do", dlq.what_to_do(letter.reason)),
         ("attempts", f"{letter.attempts:,}"),
         ("key", "none" if letter.key is None else dlq.printable(letter.key)),
-        ("value", "none" if letter.value is None else f"{one.size_bytes:,} bytes"),
+        ("value", _size(one)),
     ):
         grid.add_row(Text(name, style="bold"), Text(dlq.printable(value)))
     for name, content in letter.headers:
@@ -223,6 +235,13 @@ def _print_letter(one: Found, *, show_text: bool) -> None:
         grid.add_row(Text("header", style="bold"), Text(shown))
     tables.show(grid)
     _print_value(letter.value or b"", show_text=show_text)
+
+
+def _size(one: Found) -> str:
+    if one.letter.left_out_bytes:
+        kept = f"too large for a dead letter; SHA-256 {one.letter.left_out_sha256}"
+        return f"{one.size_bytes:,} bytes, {kept}"
+    return "none" if one.letter.value is None else f"{one.size_bytes:,} bytes"
 
 
 def _print_value(value: bytes, *, show_text: bool) -> None:

@@ -85,9 +85,7 @@ def breaches(bounds: Sequence[Bound], measured: Sequence[Measured], lead: str) -
     """
     for bound in bounds:
         guard = bound.guard or lead
-        found = next(
-            (one for one in measured if one.key == bound.key and one.guard == guard), None
-        )
+        found = next((one for one in measured if one.key == bound.key and one.guard == guard), None)
         figure = found.figures.get(bound.name) if found else None
         if found is None or figure is None:
             yield f"{bound}: {guard} has no such figure on this set"

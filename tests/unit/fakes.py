@@ -379,6 +379,7 @@ class Bench:
             dead_letters=self.bound,
             drain_s=0.2,
             max_value_bytes=2000,
+            max_dead_letter_bytes=4000,
         )
 
     def inbound(

@@ -54,6 +54,14 @@ def test_a_record_comes_back_as_the_letter_that_was_written() -> None:
     assert letter().at == position(107, "dead")
 
 
+def test_a_value_that_was_left_out_is_told_with_its_size() -> None:
+    """People see how large it was, and that it is not here."""
+    one = letter(value=None, left_out_bytes=9_000_000, left_out_sha256="ab" * 32)
+    assert (one.size_bytes, one.letter.value) == (9_000_000, None)
+    assert dlq.as_json(one)["left_out"]
+    assert one.letter.left_out_sha256 == "ab" * 32
+
+
 def test_a_foreign_record_is_no_dead_letter() -> None:
     """A record without our headers is passed over."""
     assert dlq.found(position(1), key=None, value=b"x", record_headers=()) is None

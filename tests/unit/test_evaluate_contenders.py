@@ -153,7 +153,10 @@ async def test_recorded_scores_are_found_by_set_and_id(tmp_path: Path) -> None:
         ('{"id": 1, "scores": 3}', "field 'scores' is not an object"),
         ('{"id": 1, "score": 1, "flagged": "x"}', "field 'flagged' is neither"),
         ('{"id": 1, "score": 1, "flagged": {"hazard": "no"}}', "field 'flagged' is neither"),
-        ('{"id": 1, "score": 1}\n{"id": 1, "score": 0}', "jsonl:2: field 'id' stands on an earlier"),
+        (
+            '{"id": 1, "score": 1}\n{"id": 1, "score": 0}',
+            "jsonl:2: field 'id' stands on an earlier",
+        ),
     ],
 )
 def test_a_wrong_line_of_scores_is_named(tmp_path: Path, line: str, told: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 from typing import Any
 
@@ -110,6 +111,28 @@ async def test_what_cannot_be_judged_becomes_a_dead_letter(
     assert (letter.reason, str(letter.position)) == (reason, "prompts:0:5")
     assert (letter.failed_at, letter.attempts) == (NOON, 1)
     assert bench.commits.acknowledged == [5]
+
+
+async def test_a_value_too_large_for_a_dead_letter_leaves_its_size_and_hash(bench: Bench) -> None:
+    """Compression let the broker take it; nothing stops the worker, and nothing is forgotten."""
+    flow, value = bench.flow(), b"x" * 4001
+    await flow.judge([bench.inbound(flow, 5, value), bench.inbound(flow, 6, json_value())])
+    (record,) = bench.publisher.to(TOPICS.dead_letters)
+    letter = headers.dead_letter(key=record.key, value=record.value, headers=record.headers)
+    assert (letter.value, letter.left_out_bytes) == (None, 4001)
+    assert letter.left_out_sha256 == hashlib.sha256(value).hexdigest()
+    assert (letter.reason, letter.headers) == (Reason.OVERSIZE, JSON_HEADERS)
+    assert bench.commits.acknowledged == [5, 6]
+
+
+async def test_headers_too_large_for_a_dead_letter_are_left_out(bench: Bench) -> None:
+    """What is left still says where the message lies and why it died."""
+    flow = bench.flow()
+    await flow.judge([bench.inbound(flow, 5, b"junk", headers=[("mine", b"x" * 4001)])])
+    (record,) = bench.publisher.records
+    letter = headers.dead_letter(key=record.key, value=record.value, headers=record.headers)
+    assert (letter.key, letter.value, letter.headers, letter.left_out_bytes) == (None, None, (), 4)
+    assert (letter.reason, str(letter.position)) == (Reason.NOT_FRAMED, "prompts:0:5")
 
 
 async def test_a_dead_letter_that_dies_again_counts_its_attempts(bench: Bench) -> None:
