@@ -97,8 +97,11 @@ class Chain:
         """The broker has everything up to `tip`, which lies at `offset`.
 
         After a break this means nothing any more: what lies behind a gap is
-        not proved, and its writer tells it again in another chain.
+        not proved, and its writer tells it again in another chain. One that lies
+        before what was confirmed is such a break.
         """
+        if self.open and (tip.sequence <= self._confirmed.sequence or offset <= self._offset):
+            self.break_off()
         if self.open:
             self._confirmed, self._offset = tip, offset
 

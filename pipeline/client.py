@@ -132,8 +132,8 @@ class Client:
         """
         return await (await self.send(message, headers=headers))
 
-    async def send(self, message: Message, *, headers: Headers = ()) -> asyncio.Task[Position]:
-        """Queue a message in order; the task ends when it is acknowledged.
+    async def send(self, message: Message, *, headers: Headers = ()) -> asyncio.Future[Position]:
+        """Queue a message in order; the future ends when it is acknowledged.
 
         For streams: waits while Kafka's buffer is full. See `publish`.
         """
@@ -175,7 +175,7 @@ class Client:
         return asyncio.create_task(self._answered(wait, acknowledged, timeout_s))
 
     async def _answered(
-        self, wait: Wait, acknowledged: asyncio.Task[Position], timeout_s: float
+        self, wait: Wait, acknowledged: asyncio.Future[Position], timeout_s: float
     ) -> Verdict:
         try:
             async with asyncio.timeout(timeout_s):

@@ -117,9 +117,9 @@ class LeanThread(AIOKafkaConsumerThread):  # type: ignore[misc]  # faust has no 
 
     async def _go_back(self) -> Mapping[Any, int]:
         client = self._ensure_consumer()
-        committed = await client.seek_to_committed()
+        committed: Mapping[Any, int] = await client.seek_to_committed()
         begun = await self._begin([tp for tp, offset in committed.items() if offset is None])
-        offsets = committed | begun
+        offsets = {**committed, **begun}
         for tp, offset in offsets.items():
             if not committed[tp]:
                 client.seek(tp, offset)

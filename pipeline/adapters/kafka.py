@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -22,6 +22,7 @@ from aiokafka.errors import (
     KafkaError,
     MessageSizeTooLargeError,
     OutOfOrderSequenceNumber,
+    ProducerClosed,
     TopicAuthorizationFailedError,
     UnknownTopicOrPartitionError,
 )
@@ -36,6 +37,9 @@ from pipeline.ranges import Bound, Edge, Range
 from pipeline.settings import KafkaSettings
 
 log = structlog.get_logger(__name__)
+
+_Told = TypeVar("_Told")
+_LAST_WORDS_S: Final = 1.0
 
 DEAD_LETTER_ROOM: Final = 64 * 1024
 """Bytes that provenance headers may add to a message that was already at its limit."""
@@ -141,18 +145,24 @@ class KafkaPublisher:
 
         After a batch that was sent and never answered the broker may refuse
         all that follow (OutOfOrderSequenceNumber): aiokafka's producer then
-        fails everything and is of no more use.
+        fails everything of that partition and is of no more use.
         """
         async with self._renewing:
             if self._lost_its_place:
-                fresh, spent = self._made(), self._producer
-                await connected(fresh.start, fresh.stop, self._settings)
-                self._producer, self._lost_its_place = fresh, False
-                log.warning("producer-begun-anew")
-                with suppress(KafkaError, TimeoutError):
-                    async with asyncio.timeout(1.0):
-                        await spent.stop()
+                await self._begin_anew()
         return self._producer
+
+    async def _begin_anew(self) -> None:
+        """Replace the producer; what the old one has not sent by then is given up.
+
+        Before anything goes to the new one: a batch that overtook an older one would
+        put an audit chain out of order.
+        """
+        fresh, spent = self._made(), self._producer
+        await connected(fresh.start, fresh.stop, self._settings)
+        self._producer, self._lost_its_place = fresh, False
+        log.warning("producer-begun-anew")
+        await _end(spent)
 
     async def publish(self, records: Sequence[Outgoing]) -> None:
         """Return once every record is acknowledged; see `ports.Publisher`."""
@@ -188,7 +198,7 @@ class KafkaPublisher:
         try:
             present = sorted(await producer.client._wait_on_metadata(topic))
         except KafkaError as error:
-            raise self._failed(error) from error
+            raise self._failed(error, producer) from error
         anywhere = random.choice(present)  # noqa: S311 - spreads load, decides nothing
         return [anywhere if key is None else present[_hash(key) % len(present)] for key in keys]
 
@@ -207,8 +217,8 @@ class KafkaPublisher:
             batch.close()
             queued = await producer.send_batch(batch, topic, partition=partition)
         except KafkaError as error:
-            raise self._failed(error) from error
-        return taken, self._first_offset(queued)
+            raise self._failed(error, producer) from error
+        return taken, self._answer(producer, queued, lambda at: int(at.offset))
 
     def _add(self, batch: Any, record: Outgoing) -> bool:
         """Put a record into a batch; False when the batch is full."""
@@ -219,54 +229,75 @@ class KafkaPublisher:
         )
         return added is not None
 
-    def _first_offset(self, queued: asyncio.Future[Any]) -> asyncio.Future[int]:
-        """The batch's acknowledgement, with errors in our words."""
-        offset: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    def _answer(
+        self, producer: AIOKafkaProducer, queued: asyncio.Future[Any], read: Callable[[Any], _Told]
+    ) -> asyncio.Future[_Told]:
+        """What the broker says to what was queued, with errors in our words.
 
-        def acknowledged(at: asyncio.Future[Any]) -> None:
-            error = at.exception()
-            failure = None if error is None else self._failed(error)
-            if offset.done():  # whoever waited was cancelled
+        What went to a producer that was replaced meanwhile counts as lost.
+        """
+        answer: asyncio.Future[_Told] = asyncio.get_running_loop().create_future()
+
+        def heard(at: asyncio.Future[Any]) -> None:
+            error = ProducerClosed() if at.cancelled() else at.exception()
+            if answer.done():  # given up before, or whoever waited was cancelled
                 return
-            if failure is None:
-                offset.set_result(at.result().offset)
+            if error is None:
+                answer.set_result(read(at.result()))
             else:
-                failure.__cause__ = error
-                offset.set_exception(failure)
-                offset.exception()  # so that asyncio does not complain where nobody waits
+                _fail(answer, self._failed(error, producer), error)
 
-        queued.add_done_callback(acknowledged)
-        return offset
+        queued.add_done_callback(heard)
+        if producer is not self._producer:
+            _fail(answer, self._failed(ProducerClosed(), producer))
+        return answer
 
-    def _failed(self, error: BaseException) -> SluiceError:
+    def _failed(self, error: BaseException, of: AIOKafkaProducer) -> SluiceError:
         metrics.PUBLISH_ERRORS.inc()
-        self._lost_its_place |= isinstance(error, OutOfOrderSequenceNumber)
+        if of is self._producer and isinstance(error, OutOfOrderSequenceNumber):
+            self._lost_its_place = True
         return _mapped(error, self._settings)
 
-    async def send(self, record: Outgoing) -> asyncio.Task[Position]:
-        """Queue a record behind those sent before; the task ends with its acknowledgement.
+    async def send(self, record: Outgoing) -> asyncio.Future[Position]:
+        """Queue a record behind those sent before; the future ends with its acknowledgement.
 
-        Waits while the buffer is full. It and the task raise what `publish` raises.
+        Waits while the buffer is full. It and the future raise what `publish` raises.
         """
+        producer = await self._usable()
         try:
-            pending = await self._enqueue(record)
+            queued = await producer.send(
+                record.topic, record.value, key=record.key, headers=list(record.headers)
+            )
         except KafkaError as error:
             raise _mapped(error, self._settings) from error
-        return asyncio.create_task(self._acknowledged(pending))
+        return self._answer(producer, queued, _position)
 
-    async def _enqueue(self, record: Outgoing) -> asyncio.Future[Any]:
-        producer = await self._usable()
-        future: asyncio.Future[Any] = await producer.send(
-            record.topic, record.value, key=record.key, headers=list(record.headers)
-        )
-        return future
 
-    async def _acknowledged(self, pending: asyncio.Future[Any]) -> Position:
-        try:
-            at = await pending
-        except KafkaError as error:
-            raise self._failed(error) from error
-        return Position(topic=at.topic, partition=at.partition, offset=at.offset)
+def _position(at: Any) -> Position:
+    return Position(topic=at.topic, partition=at.partition, offset=at.offset)
+
+
+def _fail(
+    answer: asyncio.Future[Any], failure: SluiceError, cause: BaseException | None = None
+) -> None:
+    failure.__cause__ = cause
+    answer.set_exception(failure)
+    answer.exception()  # so that asyncio does not complain where nobody waits
+
+
+async def _end(spent: AIOKafkaProducer) -> None:
+    """Stop a producer; what it cannot send at once it never will, and whoever waits is told.
+
+    aiokafka's own stop leaves those waiting who queued while it flushed, and one that is
+    cut short leaves the sender at work.
+    """
+    with suppress(KafkaError, TimeoutError):
+        async with asyncio.timeout(_LAST_WORDS_S):
+            await spent.stop()
+    spent._message_accumulator.fail_all(ProducerClosed())
+    with suppress(KafkaError):
+        await spent._sender.close()
+        await spent.client.close()
 
 
 @lru_cache(maxsize=4096)
@@ -302,6 +333,11 @@ def _mapped(error: BaseException, settings: KafkaSettings) -> SluiceError:
             "a record is larger than its topic takes",
             remedy="Raise max.message.bytes of the audit and dead-letter topics"
             " (`sluice topics check` compares them)",
+        )
+    if isinstance(error, ProducerClosed):
+        return Retryable(
+            "the producer was replaced before the broker answered",
+            remedy="It is tried again by itself",
         )
     if isinstance(error, TopicAuthorizationFailedError):
         return Misconfigured("the broker refuses this user", remedy="Grant WRITE on the topics")

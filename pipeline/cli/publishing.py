@@ -172,7 +172,7 @@ class Job:
         return (self.ended_s or time.monotonic()) - self.began_s
 
 
-async def _done(acknowledged: asyncio.Task[Any]) -> bool:
+async def _done(acknowledged: asyncio.Future[Any]) -> bool:
     await acknowledged
     return True
 
