@@ -136,14 +136,15 @@ def _frame_all(guard: Guard, messages: Sequence[Message], max_windows: int) -> l
 def _judge(request: int, text: Windowed, answers: Answers, began_s: float) -> Scored:
     """A judgement of each guard that judged windows of the text, or the first error.
 
-    Every window has one judge, so that the coverage of all together is the text's.
+    Every window has one judge, so that the coverage of all together is the text's. A guard
+    that was exchanged between two calls is two: each version answers for its own windows.
     """
-    by_guard: dict[str, list[Answer]] = {}
+    by_guard: dict[tuple[str, str], list[Answer]] = {}
     for window in range(len(text.windows)):
         answer = answers[Row(request=request, window=window)]
         if not isinstance(answer, Answer):
             return answer
-        by_guard.setdefault(answer.card.name, []).append(answer)
+        by_guard.setdefault((answer.card.name, answer.version), []).append(answer)
     return tuple(_judgement(text, good, began_s) for good in by_guard.values())
 
 

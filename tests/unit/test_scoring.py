@@ -87,6 +87,26 @@ async def test_the_worst_window_decides(guard: Guard, place: int) -> None:
     assert result[0].windows > 1
 
 
+class _Exchanged(ScriptedClassifier):
+    """A guard that is another version from its second call on."""
+
+    async def infer(self, *args: Any, **options: Any) -> Any:
+        """As the scripts say."""
+        self.version = "8" if self.calls else "7"
+        return await super().infer(*args, **options)
+
+
+async def test_versions_of_one_guard_answer_for_their_own_windows(guard: Guard) -> None:
+    """Exchanged between two calls of one text, both are told: neither hides behind the other."""
+    classifier = _Exchanged()
+    limits = CallLimits(max_rows=1, max_tokens=1000, max_windows=8, in_flight=2)
+    made = Scorer([guard], classifier, limits, FakeClock())
+    (result,) = await made.score([message("fine " * 20 + "unsafe")])
+    assert isinstance(result, tuple)
+    assert [judgement.guard.version for judgement in result] == ["7", "8"]
+    assert sum(judgement.windows for judgement in result) == len(classifier.calls) > 1
+
+
 async def test_coverage_admits_what_too_many_windows_left_out(guard: Guard) -> None:
     """With two windows allowed a text of forty tokens is not covered."""
     (result,) = await scorer(guard, windows=2)[0].score([message("fine " * 40)])
