@@ -11,7 +11,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from itertools import count
 from typing import Final, Generic, NamedTuple, TypeVar
 
@@ -23,6 +23,9 @@ PATIENCE_S: Final = 1.0
 
 OLDEST_EVERY: Final = 4
 """One call in so many begins with the window that has waited longest, if it has that claim."""
+
+_FEW: Final = 64
+"""So many that have left may stay in a heap, however few wait."""
 
 Item = TypeVar("Item", bound=Hashable)
 
@@ -100,8 +103,15 @@ class Pool(Generic[Item]):
         return Call(length=min(bucket, _stepped(longest)), rows=tuple(rows))
 
     def _pruned(self, bucket: int) -> list[tuple[int, int, Item]]:
-        """A bucket's heap, whose top waits still."""
+        """A bucket's heap, whose top waits still.
+
+        The oldest left out of turn, from below the top: a heap made up mostly of such is
+        built anew, or under lasting overload it would grow for ever.
+        """
         heap = self._heaps[bucket]
+        if len(heap) > 2 * len(self._waiting) + _FEW:
+            heap[:] = [entry for entry in heap if entry[2] in self._waiting]
+            heapify(heap)
         while heap and heap[0][2] not in self._waiting:
             heappop(heap)
         return heap

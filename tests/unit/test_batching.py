@@ -118,6 +118,34 @@ def test_a_large_text_waits_until_it_has_a_claim() -> None:
         assert call.rows != ("long",)
 
 
+def test_what_left_out_of_turn_does_not_pile_up() -> None:
+    """Under lasting overload the oldest leave from the bottom of a heap whose top never does."""
+    pool: Pool[tuple[int, int]] = Pool(buckets=BUCKETS, max_rows=1, max_tokens=1000)
+    left: dict[int, int] = {}
+
+    def add(windows: int) -> None:
+        text = len(sizes)
+        sizes.append(windows)
+        left[text] = windows
+        for window in range(windows):
+            pool.add((text, window), length=60, size=60 * windows, now_s=now_s)
+
+    sizes: list[int] = []
+    now_s = 0.0
+    for windows in (1,) * 10 + (10,) * 4:
+        add(windows)
+    for _ in range(4000):  # each text that is done is followed by another of its size
+        now_s += PATIENCE_S / 10
+        call = pool.next_call(now_s)
+        assert call is not None
+        for text, _window in call.rows:
+            left[text] -= 1
+            if not left[text]:
+                add(sizes[text])
+    assert len(pool) <= 50
+    assert sum(map(len, pool._heaps.values())) <= 2 * 50 + 100
+
+
 def test_full_calls_are_made_before_another_is_opened() -> None:
     """Nine equal windows at four rows a call make three calls, not nine."""
     calls = plan([[5]] * 9, buckets=BUCKETS, max_rows=4, max_tokens=1000)
