@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +17,20 @@ from loadtest.report import render
 from pipeline.errors import Misconfigured
 
 SUMMARY: Final = "summary.json"
+_PARTS: Final = frozenset({"workload", "counts", "blocks", "usage"})
+"""What tells a run's summary from other documents of this project."""
+
+
+def prepare(folder: Path) -> None:
+    """Make a run's folder before it begins; raises Misconfigured where it cannot be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise Misconfigured(
+            f"{folder} cannot be written ({error.strerror})", remedy="Correct --out"
+        ) from error
 
 
 def write(folder: Path, taken: Taken, summary: Mapping[str, Any]) -> None:
@@ -40,7 +55,7 @@ def read(where: Path) -> dict[str, Any]:
             f"there is no summary of a run at {where} ({type(error).__name__})",
             remedy="Give a folder that `sluice loadtest run` wrote",
         ) from None
-    if not isinstance(found, dict) or found.get("format") != 1:
+    if not isinstance(found, dict) or found.get("format") != 1 or not found.keys() >= _PARTS:
         raise Misconfigured(f"{file.name} is not a run's summary", remedy="Give a run's folder")
     return found
 

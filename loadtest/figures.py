@@ -38,6 +38,7 @@ class Taken:
     offset_us: tuple[float, float]
     vitals: Sequence[Vitals]
     unreadable: int
+    triton_instances: int = 1
     interrupted: bool = False
 
 
@@ -178,14 +179,21 @@ def inside(taken: Taken) -> dict[str, Mapping[str, float]]:
 
 
 def triton_load(taken: Taken) -> dict[str, float]:
-    """Requests, rows and seconds of compute that Triton counted over the run."""
+    """Requests, rows and seconds of compute that Triton counted over the run.
+
+    Triton charges each request with the whole execution that it shared with others.
+    """
     delta = difference(taken.vitals, "triton")
     if not delta:
         return {}
+    requests = delta.get(scrape.TRITON_REQUESTS, 0.0)
+    executions = min(requests, delta.get(scrape.TRITON_EXECUTIONS, requests))
+    share = executions / requests if requests else 1.0
     return {
-        "requests": delta.get(scrape.TRITON_REQUESTS, 0.0),
+        "instances": float(taken.triton_instances),
+        "requests": requests,
         "rows": delta.get(scrape.TRITON_ROWS, 0.0),
-        "compute_s": delta.get(scrape.TRITON_PARTS["compute"], 0.0) / 1e6,
+        "compute_s": share * delta.get(scrape.TRITON_PARTS["compute"], 0.0) / 1e6,
         "queue_s": delta.get(scrape.TRITON_PARTS["queue"], 0.0) / 1e6,
     }
 

@@ -41,7 +41,9 @@ def step(summary: Mapping[str, Any], rate_per_s: float, *, p95_limit_ms: float) 
 
 
 def state(summary: Mapping[str, Any], p95_limit_ms: float) -> str:
-    """holds, invalid, dropped, behind or slow: the first of these that fits a failed step."""
+    """holds, or what fits a failed step first: interrupted, invalid, dropped, behind, slow."""
+    if summary["interrupted"]:
+        return "interrupted"
     pace, p95 = summary["pace"], (summary["rows_ms"]["end_to_end"] or {}).get("p95")
     if not summary["valid"]:
         return "invalid"
@@ -53,7 +55,11 @@ def state(summary: Mapping[str, Any], p95_limit_ms: float) -> str:
 
 
 def find(steps: Sequence[Mapping[str, Any]], *, cores: int) -> dict[str, Any]:
-    """The knee: bounds of the rate (None where open), in words, and what limits there."""
+    """The knee: bounds of the rate (None where open), in words, and what limits there.
+
+    A step that was cut short says nothing.
+    """
+    steps = [each for each in steps if each["state"] != "interrupted"]
     held = [each for each in steps if each["state"] == "holds"]
     failed = [each for each in steps if each["state"] != "holds"]
     bad = failed[0] if failed else None
@@ -77,7 +83,8 @@ def limit(step: Mapping[str, Any], *, cores: int) -> str:
     seconds = max(1e-9, step["total_s"])
     used = {name: each["cpu_cores"] for name, each in step["usage"].items()}
     # Counters are read a moment before and after, so their window is a little longer.
-    compute = min(1.0, step["triton"].get("compute_s", 0.0) / seconds)
+    triton = step["triton"]
+    compute = min(1.0, triton.get("compute_s", 0.0) / triton.get("instances", 1.0) / seconds)
     most = max(used, key=lambda name: used[name], default="")
     if used and sum(used.values()) >= _SATURATED * cores:
         return (
@@ -104,6 +111,8 @@ def _no_limit(step: Mapping[str, Any]) -> str:
 
 
 def _words(good: Mapping[str, Any] | None, bad: Mapping[str, Any] | None) -> str:
+    if good is None and bad is None:
+        return "No rate was finished."
     if good is None:
         rate = f" ({bad['rate_per_s']:,g} per second: {bad['state']})" if bad else ""
         return f"Already the lowest rate did not hold{rate}."

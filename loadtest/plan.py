@@ -1,7 +1,8 @@
 """How much of everything a target rate takes, from a sweep. Pure.
 
-The model. A message costs a Triton instance seconds of compute, and a worker
-seconds of CPU: the slopes of both over the rate, so that idling is not counted.
+The model. A message costs a Triton server seconds of compute, shared by the
+instances that it runs of the guard, and a worker seconds of CPU: the slopes of
+both over the rate, so that idling is not counted.
 Their inverse is what one of them can do. At a share rho of that, p95 follows
 `base + k * rho / (1 - rho)`, the shape of a single queue, fitted to the steps
 that held. rho is the largest share that keeps p95 within the target, at most
@@ -36,7 +37,7 @@ _FAR: Final = 10.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """Seconds a message takes of one worker or Triton instance; `spread` is +- a share."""
+    """Seconds a message takes of one worker or Triton server; `spread` is +- a share."""
 
     seconds: float
     spread: float
@@ -77,7 +78,7 @@ def plan(sweep: Mapping[str, Any], *, rate_per_s: float, p95_ms: float) -> Plan:
             remedy="Sweep again from a lower rate",
         )
     # A step that was too slow still shows what a message costs; one that was late does not.
-    seen = [each for each in sweep["steps"] if each["state"] != "invalid"]
+    seen = [each for each in sweep["steps"] if each["state"] not in {"invalid", "interrupted"}]
     worker, triton = _cost(seen, _worker_busy), _cost(seen, _triton_busy)
     if triton is None or worker is None:
         raise Misconfigured(
@@ -178,8 +179,8 @@ def _worker_busy(step: Mapping[str, Any]) -> float | None:
 
 
 def _triton_busy(step: Mapping[str, Any]) -> float | None:
-    compute_s = step["triton"].get("compute_s")
-    return compute_s / step["total_s"] if compute_s and step["answered"] else None
+    compute_s, instances = step["triton"].get("compute_s"), step["triton"].get("instances", 1.0)
+    return compute_s / instances / step["total_s"] if compute_s and step["answered"] else None
 
 
 def _workers(step: Mapping[str, Any]) -> int:

@@ -38,7 +38,8 @@ class Target:
     """The stack under test: how to reach it, and which of its processes run here.
 
     `overrides` lead other processes to the same settings; metrics pages by
-    URL; `processes` maps names to process ids.
+    URL; `processes` maps names to process ids. A Triton server runs
+    `triton_instances` of the guards.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Target:
     triton_urls: tuple[str, ...] = ()
     worker_urls: tuple[str, ...] = ()
     processes: Mapping[str, int] = field(default_factory=dict)
+    triton_instances: int = 1
 
 
 class Running:
@@ -136,6 +138,7 @@ class Running:
                 offset_us=(before_us, after_us),
                 vitals=tuple(watch.samples),
                 unreadable=observer.unreadable,
+                triton_instances=self._target.triton_instances,
                 interrupted=self._interrupted,
             )
         return taken, observer

@@ -19,6 +19,7 @@ TRITON_PARTS: Final = {
 }
 TRITON_REQUESTS: Final = "nv_inference_request_success"
 TRITON_ROWS: Final = "nv_inference_count"
+TRITON_EXECUTIONS: Final = "nv_inference_exec_count"
 WORKER_STAGES: Final = ("wait", "tokenise", "infer", "publish")
 _TRITON: Final = "nv_"
 _STAGE: Final = "sluice_stage_seconds"

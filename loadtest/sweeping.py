@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import orjson
+from pydantic import ValidationError
 
 from loadtest import artefacts, environment, knee
 from loadtest.report import render_sweep
@@ -67,6 +68,7 @@ class Sweeping:
             "environment": machine,
             "limit_p95_ms": self._limit_ms,
             "steps": done,
+            "interrupted": self._stopped,
             "knee": knee.find(done, cores=machine["cores"]),
         }
         folder.mkdir(parents=True, exist_ok=True)
@@ -116,5 +118,11 @@ def read(where: Path) -> dict[str, Any]:
 
 
 def _at(workload: Workload, rate: float, step_s: float) -> Workload:
-    load = Constant(mode="rate", rate_per_s=rate, duration_s=step_s)
+    try:
+        load = Constant(mode="rate", rate_per_s=rate, duration_s=step_s)
+    except ValidationError as error:
+        raise Misconfigured(
+            f"a step of {rate:g} per second for {step_s:g} s: {error.errors()[0]['msg']}",
+            remedy="Correct --rates or --step",
+        ) from None
     return workload.model_copy(update={"load": load})

@@ -109,15 +109,24 @@ class TritonClassifier:
         Raises DependencyUnavailable also where the guard is not loaded: an
         operator who loads it again need not start every worker again as well.
         """
+        parameters: Any = (await self._config(guard)).parameters
+        return parameters["digest"].string_value if "digest" in parameters else None
+
+    async def instances(self, guard: str) -> int:
+        """How many calls of a guard one server computes at a time; raises as `served_digest`."""
+        groups: Any = (await self._config(guard)).instance_group
+        each: list[int] = [max(1, group.count) * max(1, len(group.gpus)) for group in groups]
+        return max(1, sum(each))
+
+    async def _config(self, guard: str) -> Any:
         try:
             answer = await self._client.get_model_config(guard, client_timeout=3.0)
         except InferenceServerException as error:
             if error.status() == "StatusCode.NOT_FOUND":
                 raise self._unavailable_model(guard) from error
             raise self._unavailable(error) from error
-        config: service_pb2.ModelConfigResponse = answer
-        parameters: Any = config.config.parameters
-        return parameters["digest"].string_value if "digest" in parameters else None
+        response: service_pb2.ModelConfigResponse = answer
+        return response.config
 
     async def _mapped(
         self, guard: str, error: InferenceServerException, began_s: float

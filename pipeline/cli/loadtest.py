@@ -73,7 +73,7 @@ def run(
     generator could not keep the schedule, so that its figures do not count.
     """
     _require_extra()
-    from loadtest import workload
+    from loadtest import artefacts, workload
 
     path = workload.find(name)
     load = workload.read(path)
@@ -81,6 +81,7 @@ def run(
     chosen = target.given(
         bootstrap_servers, triton_metrics, worker_metrics, watch, embedded=embedded
     )
+    artefacts.prepare(folder)
     summary = session.run(_run(load, path.stem, folder, chosen))
     if json:
         console.print_json(summary)
@@ -114,7 +115,7 @@ def sweep(
     at the first rate that does not hold.
     """
     _require_extra()
-    from loadtest import workload
+    from loadtest import artefacts, workload
 
     path = workload.find(name)
     load = workload.read(path)
@@ -123,8 +124,10 @@ def sweep(
     chosen = target.given(
         bootstrap_servers, triton_metrics, worker_metrics, watch, embedded=embedded
     )
+    artefacts.prepare(folder)
     session.run(_sweep(steps, path.stem, folder, chosen, p95_ms))
-    shown.show_sweep(folder)
+    if shown.show_sweep(folder)["interrupted"]:
+        raise typer.Exit(Exit.INTERRUPTED)
 
 
 @app.command()

@@ -43,8 +43,8 @@ def _print(first: str, heads: tuple[str, ...], rows: Any) -> None:
     tables.show(shown)
 
 
-def show_sweep(folder: Path) -> None:
-    """A row a step, then the knee and what limits there."""
+def show_sweep(folder: Path) -> dict[str, Any]:
+    """A row a step, then the knee and what limits there; returns the sweep's document."""
     from loadtest import sweeping, table
 
     found = sweeping.read(folder)
@@ -62,6 +62,7 @@ def show_sweep(folder: Path) -> None:
     tables.show(shown)
     console.out.print(f"{found['knee']['text']}\n{found['knee']['limit']}")
     console.note(f"\nreport: {folder / 'report.html'}")
+    return found
 
 
 def show_differences(found: Any, doubts: list[str]) -> None:

@@ -9,8 +9,10 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from pipeline import settings
+from pipeline.adapters.triton import TritonClassifier
 from pipeline.cli import console, session
-from pipeline.errors import Misconfigured
+from pipeline.errors import Misconfigured, SluiceError
+from pipeline.settings import Settings
 
 if TYPE_CHECKING:
     from loadtest.run import Target
@@ -89,7 +91,17 @@ async def opened(load: Workload, chosen: Chosen) -> AsyncIterator[Target]:
         triton_urls=chosen.triton,
         worker_urls=chosen.worker,
         processes=chosen.processes,
+        triton_instances=await _instances(at),
     )
+
+
+async def _instances(at: Settings) -> int:
+    """How many instances of the guards a Triton server runs; 1 where none tells."""
+    try:
+        async with TritonClassifier(at.triton) as triton:
+            return sum([await triton.instances(name) for name in at.guards.names])
+    except SluiceError:
+        return 1
 
 
 @asynccontextmanager
@@ -112,9 +124,11 @@ async def _embedded(load: Workload, overrides: dict[str, Any]) -> AsyncIterator[
             reached = overrides | stack.overrides()
             pids = {"kafka": stack.kafka.pid, "triton": stack.triton.pid}
             pids |= {f"worker-{n + 1}": worker.pid for n, worker in enumerate(stack.workers)}
+            at = settings.load(reached)
             yield Target(
                 name="embedded",
-                settings=settings.load(reached),
+                settings=at,
+                triton_instances=await _instances(at),
                 overrides=reached,
                 triton_urls=(f"http://{stack.triton.metrics_address}/metrics",),
                 worker_urls=tuple(f"http://{each.address}/metrics" for each in stack.workers),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from loadtest import knee, plan, sweeping
+from loadtest import artefacts, knee, plan, sweeping
 from loadtest.compare import compare, doubts
 from loadtest.workload import validated
 from pipeline.errors import Misconfigured
@@ -123,6 +124,8 @@ def test_a_sweep_without_a_break_has_no_knee() -> None:
         (made(9, state="invalid"), "The generator limits"),
         (made(9, usage={"triton": {"cpu_cores": 1.9}}), "The processor limits: 1.9 of 2 cores"),
         (made(9, triton={"compute_s": 9.5}), "The guard limits: Triton computes 95 %"),
+        (made(9, triton={"compute_s": 18, "instances": 2.0}), "Triton computes 90 %"),
+        (made(9, triton={"compute_s": 9.5, "instances": 2.0}), "Nothing that was watched"),
         (made(9, usage={"worker-1": {"cpu_cores": 0.95}}), "The worker limits"),
         (made(9), "most time goes to tokenising and the guard"),
         (made(9, stages_ms={}), "no message was judged"),
@@ -142,6 +145,46 @@ def test_a_steps_state_names_the_first_failure() -> None:
     assert knee.state(good | {"counts": good["counts"] | {"dropped": 1}}, 500) == "dropped"
     growing = good["pace"] | {"total_s": good["pace"]["sending_s"] + 9}
     assert knee.state(good | {"pace": growing}, 500) == "behind"
+
+
+def test_a_step_that_was_cut_short_says_nothing() -> None:
+    """Neither that its rate held nor that it broke, nor what limits."""
+    cut = made(200, state="interrupted")
+    assert knee.state(summary(taken(steady())) | {"interrupted": True}, 500) == "interrupted"
+    assert knee.find([made(100), cut], cores=2)["holds_per_s"] == 100
+    assert knee.find([made(100), cut], cores=2)["breaks_per_s"] is None
+    assert knee.find([cut], cores=2)["text"] == "No rate was finished."
+
+
+def test_a_server_with_two_instances_carries_twice_as_much() -> None:
+    """What Triton counts is the sum over its instances."""
+    one = sweep(*(made(rate, p95=20 + rate / 10) for rate in (100, 200, 300)))
+    two = sweep(*({**s, "triton": s["triton"] | {"instances": 2.0}} for s in one["steps"]))
+    each = [plan.plan(s, rate_per_s=50_000, p95_ms=500).triton_replicas.likely for s in (one, two)]
+    assert each[0] == pytest.approx(2 * each[1], abs=1)
+
+
+@pytest.mark.parametrize("rates", [[2e6], [float("nan")], [-1.0], [20.0, 10.0]])
+def test_rates_that_cannot_be_are_refused(rates: list[float]) -> None:
+    """With a remedy, before anything starts."""
+    workload = validated({"question": "?", "load": {"mode": "rate", "rate_per_s": 1,
+                          "duration_s": 1}}, "test")  # fmt: skip
+    with pytest.raises(Misconfigured):
+        sweeping.steps(workload, rates, 10.0)
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_the_run(tmp_path: Path) -> None:
+    """A run's minutes would be lost."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Misconfigured, match="--out"):
+        artefacts.prepare(tmp_path / "file")
+
+
+def test_another_documents_summary_is_no_runs(tmp_path: Path) -> None:
+    """An evaluation's folder has a summary of its own."""
+    (tmp_path / "summary.json").write_text('{"format": 1, "results": []}')
+    with pytest.raises(Misconfigured, match="not a run's summary"):
+        artefacts.read(tmp_path)
 
 
 def test_a_plan_multiplies_measured_costs() -> None:
