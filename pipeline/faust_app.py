@@ -40,14 +40,19 @@ class SluiceApp(faust.App):  # type: ignore[misc]  # faust has no complete types
         self.health.set("partitions", ok=False, detail="rebalancing")
         self._draining = asyncio.ensure_future(self.flow.drain())
 
-    async def resume(self, assigned: set[TP]) -> None:
+    async def resume(self) -> None:
         """Take messages of the new assignment, once the old one is drained."""
         if self._draining is not None:
             await self._draining
             self._draining = None
         metrics.LAG_MESSAGES.clear()  # what went to another worker is no lag of this one
         self.flow.resume()
-        self.health.set("partitions", ok=True, detail=f"{len(assigned)} partitions assigned")
+
+    def on_rebalance_end(self) -> None:
+        """Every partition is being read, from where the group goes on: only now it is ready."""
+        super().on_rebalance_end()
+        assigned = len(self.consumer.assignment())
+        self.health.set("partitions", ok=True, detail=f"{assigned} partitions assigned")
 
     async def on_stop(self) -> None:
         """Drain within the deadline, then let Faust commit and leave the group."""
@@ -109,7 +114,7 @@ def create(settings: KafkaSettings, *, data: Path, health: Health) -> SluiceApp:
     @app.on_partitions_assigned.connect(weak=False)  # type: ignore[untyped-decorator]
     async def assigned(_app: Any, partitions: set[TP], **_: Any) -> None:
         """Faust's public word that an assignment is in force."""
-        await app.resume(partitions)
+        await app.resume()
 
     return app
 

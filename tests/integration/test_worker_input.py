@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import orjson
 import pytest
+from aiokafka import AIOKafkaProducer
 
 from pipeline import codec, headers, samples
 from pipeline.embedded import EmbeddedKafka, EmbeddedTriton
@@ -195,6 +197,28 @@ def _problems(case: Case, outcomes: list[Verdict | DeadLetter]) -> Iterator[str]
         yield f"altered: {outcome.key!r} {outcome.headers}"
     if MARKER in outcome.detail:
         yield "its detail tells the text"
+
+
+async def test_what_only_compression_let_in_leaves_its_size_and_hash(
+    place: Place, worker: EmbeddedWorker
+) -> None:
+    """The broker bounds what it stores; a refused giant must not stop the worker that meets it."""
+    value = _json(text=f"the same line again {MARKER} " * 400_000)
+    assert len(value) > place.settings.topics.max_message_bytes
+    async with AIOKafkaProducer(
+        bootstrap_servers=place.settings.kafka.bootstrap_servers,
+        compression_type="zstd",
+        max_request_size=2 * len(value),
+    ) as producer:
+        at = await producer.send_and_wait(place.topic(Kind.PROMPT), value, headers=list(JSON))
+    position = Position(topic=at.topic, partition=at.partition, offset=at.offset)
+    ((letter,),) = (await place.settled([position])).values()
+    assert isinstance(letter, DeadLetter)
+    assert (letter.reason, letter.value, letter.headers) == ("oversize", None, JSON)
+    assert letter.left_out_bytes == len(value)
+    assert letter.left_out_sha256 == hashlib.sha256(value).hexdigest()
+    await place.settled(await place.texts("still here"))
+    assert worker.status is None
 
 
 async def test_trace_and_event_headers_go_with_each_outcome(

@@ -198,6 +198,21 @@ async def test_a_frozen_worker_is_replaced_and_does_no_harm_on_waking(open_place
         assert other.status is None
 
 
+async def test_what_comes_after_the_start_is_judged_however_the_worker_ends(
+    open_place: Open,
+) -> None:
+    """With `start_from = "latest"`, too: killed before its first commit, it begins there again."""
+    async with open_place(SLUICE_KAFKA__START_FROM="latest") as place:
+        before = await place.texts("too early")
+        worker = await place.start_worker()
+        _signal(worker, signal.SIGKILL)
+        await ended(worker, within_s=10.0)
+        missed = await place.texts(*(f"in between {n}" for n in range(20)))
+        await place.start_worker()
+        await place.settled([*missed, *await place.texts("afterwards")])
+        assert not set(before) & set(await place.outcomes())
+
+
 async def _ended_messages(worker: EmbeddedWorker, at_least: int) -> bool:
     return sum((await metric(worker, "sluice_messages_total")).values()) >= at_least
 
