@@ -112,7 +112,7 @@ def create(settings: KafkaSettings, *, data: Path, health: Health) -> SluiceApp:
     app.health = health
 
     @app.on_partitions_assigned.connect(weak=False)  # type: ignore[untyped-decorator]
-    async def assigned(_app: Any, partitions: set[TP], **_: Any) -> None:
+    async def assigned(*_: Any, **_more: Any) -> None:
         """Faust's public word that an assignment is in force."""
         await app.resume()
 
