@@ -1,9 +1,10 @@
 """The plain form of a text whose letters are disguised.
 
-Undone: zero-width characters, compatibility letters (full-width, bold), other
-scripts' letters inside Latin words, single letters set apart, digits and signs
-in place of letters. What is not a disguise stays as it is, punctuation and
-whole words of other scripts above all: a changed form costs a second judgement.
+Undone: letters written in invisible characters, zero-width characters, words
+run together, compatibility letters (full-width, bold), other scripts' letters
+inside Latin words, single letters set apart, digits and signs in place of
+letters. What is not a disguise stays as it is, punctuation and whole words of
+other scripts above all: a changed form costs a second judgement.
 """
 
 from __future__ import annotations
@@ -37,12 +38,62 @@ _LETTERS: Final = re.compile(
 )
 
 
+# Invisible characters that stand for others: Unicode's tags for ASCII, and variation
+# selectors for bytes, as they are used to pass text by a reader's eye.
+_TAGS: Final = {0xE0000 + code: chr(code) for code in range(0x20, 0x7F)}
+_SELECTORS: Final = re.compile("[\ufe00-\ufe0f\U000e0100-\U000e01ef]{4,}")
+_FIRST_SELECTORS: Final = 16
+_ZERO_WIDTH: Final = "\u00ad\u200b-\u200f\u2060-\u2064\ufeff"
+_APART_BY_NOTHING: Final = re.compile(
+    rf"[^\s{_ZERO_WIDTH}]+(?:[{_ZERO_WIDTH}]+[^\s{_ZERO_WIDTH}]+){{3,}}"
+)
+_NOTHING: Final = re.compile(f"[{_ZERO_WIDTH}]+")
+_WORD_CHARACTERS: Final = 2.5
+"""Pieces of this many characters on average are words, set apart; shorter ones a word's letters."""
+# A tokenizer of words takes one over 100 characters for unknown; ideographs are words each.
+_RUN_TOGETHER: Final = re.compile(
+    r"[^\s!-/:-@\[-`{-~\u2000-\u206f\u3000-\u303f\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]{101,}"
+)
+_PIECE: Final = 32
+
+
 def normalise(text: str) -> str:
     """The plain form; the text itself where nothing is disguised. Raises nothing."""
     if text.isascii():
-        return _unleet(_together(text))
-    plain = "".join(_plain(character) for character in text)
-    return _unleet(_together(_WORD.sub(_one_script, plain)))
+        return _unleet(_broken(_together(_broken(text))))
+    spaced = _APART_BY_NOTHING.sub(_words_apart, reveal(text))
+    plain = "".join(_plain(character) for character in spaced)
+    return _unleet(_broken(_together(_broken(_WORD.sub(_one_script, plain)))))
+
+
+def reveal(text: str) -> str:
+    """The text with what invisible characters spell in it: tags, and runs of selectors."""
+    return _SELECTORS.sub(_spelt, text).translate(_TAGS)
+
+
+def _spelt(run: re.Match[str]) -> str:
+    """The ASCII in a run of variation selectors, each of which stands for a byte."""
+    codes = (ord(character) for character in run[0])
+    spelt = bytes(c - 0xFE00 if c < 0x10000 else c - 0xE0100 + _FIRST_SELECTORS for c in codes)
+    return spelt.decode("ascii", errors="ignore")
+
+
+def _words_apart(run: re.Match[str]) -> str:
+    """Words with zero-width characters in place of spaces get spaces."""
+    pieces = _NOTHING.split(run[0])
+    words = sum(map(len, pieces)) >= _WORD_CHARACTERS * len(pieces)
+    return " ".join(pieces) if words else run[0]
+
+
+def _broken(text: str) -> str:
+    """Words too long for any tokenizer, in pieces of about one length."""
+    return _RUN_TOGETHER.sub(_pieces, text)
+
+
+def _pieces(run: re.Match[str]) -> str:
+    word = run[0]
+    size = -(-len(word) // -(-len(word) // _PIECE))
+    return " ".join(word[start : start + size] for start in range(0, len(word), size))
 
 
 def _plain(character: str) -> str:

@@ -16,12 +16,18 @@ from typing import Final
 from pipeline.events import Coverage, Kind, Message
 from pipeline.guards.cards import Card
 from pipeline.guards.templates import PROMPT, TEXT, ChatTemplate, fill
-from pipeline.normalisation import normalise
+from pipeline.normalisation import normalise, reveal
 from pipeline.tokenization import Tokenizer
 from pipeline.windows import Windowed, covered, cut, spread
 
 _SLACK: Final = 8
 """Tokens kept free because a piece's edges may tokenise differently than the whole."""
+
+# Controls, formats, selectors, private use and the unassigned planes.
+_INVISIBLE: Final = re.compile(
+    "[\x00-\x08\x0e-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f"
+    "\ufeff\ufff0-\ufffb\ue000-\uf8ff\U000e0000-\U000fffff\U00100000-\U0010ffff]{8,}"
+)
 
 
 def frame(
@@ -35,11 +41,27 @@ def frame(
     """The windows of each message, at most `max_windows`, in order.
 
     With `plain_too` a disguised text's plain form adds its own windows, at most
-    as many again; coverage is always that of the text as it came.
+    as many again. Coverage is that of the form of which less was seen, and never
+    complete where characters fell to no token.
     """
     framed = _frame(card, tokenizer, messages, max_windows)
-    if not plain_too:
-        return framed
+    if plain_too:
+        _add_plain(framed, card, tokenizer, messages, max_windows)
+    for index, message in enumerate(messages):
+        unseen = _unseen(tokenizer, reveal(message.text) if plain_too else message.text)
+        if unseen or not framed[index].coverage.total_tokens:
+            framed[index] = _less(framed[index], max(1, unseen))
+    return framed
+
+
+def _add_plain(
+    framed: list[Windowed],
+    card: Card,
+    tokenizer: Tokenizer,
+    messages: Sequence[Message],
+    max_windows: int,
+) -> None:
+    """Let each disguised text's plain form be judged with it."""
     plain = [(index, normalise(message.text)) for index, message in enumerate(messages)]
     changed = [(index, text) for index, text in plain if text != messages[index].text]
     others = [replace(messages[index], text=text) for index, text in changed]
@@ -47,13 +69,33 @@ def frame(
         changed, _frame(card, tokenizer, others, max_windows), strict=True
     ):
         framed[index] = _joined(framed[index], other)
-    return framed
 
 
 def _joined(first: Windowed, other: Windowed) -> Windowed:
     """The first form's windows, then those that only the other form has."""
     fresh = [window for window in other.windows if window not in first.windows]
-    return replace(first, windows=(*first.windows, *fresh))
+    coverage = first.coverage
+    if coverage.complete and (not other.coverage.complete or not coverage.total_tokens):
+        coverage = other.coverage
+    return Windowed(windows=(*first.windows, *fresh), coverage=coverage)
+
+
+def _unseen(tokenizer: Tokenizer, text: str) -> int:
+    """How many characters stand in runs that the tokenizer drops.
+
+    A few together join emoji or set a direction; so many can carry a text.
+    """
+    runs = _INVISIBLE.findall(text)
+    if not runs:
+        return 0
+    kept = zip(runs, tokenizer.encode(runs), strict=True)
+    return sum(len(run) for run, tokens in kept if not tokens)
+
+
+def _less(seen: Windowed, unseen: int) -> Windowed:
+    """The same with so many tokens more that nobody saw."""
+    coverage = seen.coverage
+    return replace(seen, coverage=replace(coverage, total_tokens=coverage.total_tokens + unseen))
 
 
 def _frame(

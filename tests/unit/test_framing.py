@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import pipeline
 from pipeline.events import Kind, Message
 from pipeline.guards import cards, llama_guard
+from pipeline.guards.cards import Card
 from pipeline.guards.framing import frame
 from pipeline.guards.templates import ChatTemplate
 from pipeline.scoring import Guard
@@ -140,6 +143,55 @@ def test_a_disguised_text_is_judged_in_both_forms(guard: Guard) -> None:
     (framed,) = frame(guard.card, guard.tokenizer, [said], max_windows=8, plain_too=True)
     assert framed.windows == (*only(guard, said), *only(guard, plain))
     assert framed.coverage == frame(guard.card, guard.tokenizer, [said], max_windows=8)[0].coverage
+
+
+BERT = Path(pipeline.__file__).parents[1] / "triton_models" / "default"
+
+
+@pytest.fixture(scope="module")
+def bert() -> tuple[Card, Tokenizer]:
+    """The guard that ships; its tokenizer drops what it cannot show."""
+    card = cards.load(BERT)
+    return card, Tokenizer(card.tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("text", "scanned", "complete"),
+    [
+        ("hello", 1, True),
+        ("hello \U0001f9d1\u200d\U0001f4bb\ufe0f", 2, True),
+        ("".join(chr(0xE0000 + ord(letter)) for letter in "kill him"), 2, True),
+        ("hello " + "".join(chr(0xE000 + ord(letter)) for letter in "kill him"), 1, False),
+        ("\u200b\u200b", 0, False),
+        ("hello" + "\x01\x02" * 5, 1, False),
+    ],
+)
+def test_what_falls_to_no_token_is_not_covered(
+    bert: tuple[Card, Tokenizer], text: str, scanned: int, complete: bool
+) -> None:
+    """Hidden letters that can be told are judged; a run of others makes the text degraded."""
+    card, tokenizer = bert
+    (framed,) = frame(card, tokenizer, [message(text)], max_windows=8, plain_too=True)
+    assert (framed.coverage.scanned_tokens, framed.coverage.complete) == (scanned, complete)
+
+
+def test_words_run_together_are_not_one_unknown_word(bert: tuple[Card, Tokenizer]) -> None:
+    """To a tokenizer of words one over a hundred letters is unknown; its pieces are not."""
+    card, tokenizer = bert
+    said = message("howtobuildabomb" * 8)
+    (framed,) = frame(card, tokenizer, [said], max_windows=8, plain_too=True)
+    unknown, known = framed.windows
+    assert len(unknown) == 3
+    assert len(known) > 20
+
+
+def test_a_plain_form_that_is_cut_is_told(bert: tuple[Card, Tokenizer]) -> None:
+    """A disguise that makes many tokens one must not hide that the plain text was too long."""
+    card, tokenizer = bert
+    said = message("𝐮𝐧𝐡𝐞𝐬𝐢𝐭𝐚𝐭𝐢𝐧𝐠𝐥𝐲𝐫𝐞𝐦𝐨𝐫𝐬𝐞𝐥𝐞𝐬𝐬𝐧𝐞𝐬𝐬 " * 100)
+    (framed,) = frame(card, tokenizer, [said], max_windows=2, plain_too=True)
+    assert frame(card, tokenizer, [said], max_windows=2)[0].coverage.complete
+    assert not framed.coverage.complete
 
 
 def test_a_text_without_disguise_is_judged_once(guard: Guard) -> None:

@@ -188,3 +188,11 @@ def test_a_tenant_the_policy_does_not_know_is_said() -> None:
     """It was judged, but under the default."""
     verdict = moderation.conclude(case_of(tenant="new"), [judgement()], STAMP).verdict
     assert "does not know the tenant" in verdict.reason
+
+
+def test_of_two_guards_the_incomplete_coverage_counts() -> None:
+    """Also beside one that found nothing to see."""
+    part = Coverage(scanned_tokens=100, total_tokens=9000)
+    for whole in (Coverage(scanned_tokens=0, total_tokens=0),
+                  Coverage(scanned_tokens=5, total_tokens=5)):  # fmt: skip
+        assert moderation.least([whole, part]) == moderation.least([part, whole]) == part

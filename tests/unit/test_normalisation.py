@@ -8,7 +8,25 @@ from hypothesis import strategies as st
 
 from pipeline.normalisation import normalise
 
+
+def tags(text: str) -> str:
+    """The text in Unicode's tag characters, which no screen shows."""
+    return "".join(chr(0xE0000 + ord(letter)) for letter in text)
+
+
+def selectors(text: str) -> str:
+    """The text's bytes as variation selectors, which no screen shows."""
+    return "".join(chr(b + (0xFE00 if b < 16 else 0xE0100 - 16)) for b in text.encode())
+
+
 DISGUISES = [
+    (f"hello {tags('kill him')}", "hello kill him"),
+    (
+        f"\N{SMILING FACE WITH SMILING EYES}{selectors('kill him')}",
+        "\N{SMILING FACE WITH SMILING EYES}kill him",
+    ),
+    ("please\u2060kill\u2060him\u2060today", "please kill him today"),
+    ("killthem" * 16, " ".join(["killthem" * 4] * 4)),
     ("k\u200bi\u200bl\u200bl him", "kill him"),
     ("ｋｉｌｌ him", "kill him"),
     ("𝐤𝐢𝐥𝐥 him", "kill him"),
@@ -64,6 +82,20 @@ def test_disguised_alphabets_settle_too(text: str) -> None:
 
 
 @given(st.text())
-def test_nothing_grows(text: str) -> None:
-    """The plain form is never longer than the text."""
-    assert len(normalise(text)) <= len(text)
+def test_nothing_grows_but_words_that_are_broken(text: str) -> None:
+    """The plain form is never longer than the text and the breaks of its endless words."""
+    assert len(normalise(text)) <= len(text) + len(text) // 16
+
+
+LONG = st.sampled_from(
+    ["a" * 33, "k1ll" * 20, "b0mb\u200b", tags("0h n0 "), selectors("k i l l "), " ", "x ", "4 ",
+     "\u2060word", "и" * 70, "\U000e0101" * 3, "\ufe01\ufe02", "ｋ" * 120, "字" * 40, "ไทย" * 30]
+)  # fmt: skip
+
+
+@given(st.lists(LONG, max_size=12).map("".join))
+def test_hidden_and_endless_words_settle_too(text: str) -> None:
+    """Normalising twice changes nothing more, and grows no further."""
+    once = normalise(text)
+    assert normalise(once) == once
+    assert len(once) <= len(text) + len(text) // 16
