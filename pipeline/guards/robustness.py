@@ -116,6 +116,11 @@ DISGUISES: dict[str, Disguise] = {
     "random case": lambda text, rng: _half(text, rng, str.swapcase),
     "letters apart": lambda text, _: "  ".join(" ".join(word) for word in text.split()),
     "zero-width": lambda text, _: "\u200b".join(text),
+    "zero-width for spaces": lambda text, _: text.replace(" ", "\u2060"),
+    "no spaces": lambda text, _: text.replace(" ", ""),
+    "invisible letters": lambda text, _: "".join(
+        chr(0xE0000 + ord(c)) if c.isascii() else c for c in text
+    ),
     "full width": lambda text, _: "".join(
         chr(ord(c) + 0xFEE0) if c.isascii() and c.isalnum() else c for c in text
     ),

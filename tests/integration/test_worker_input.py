@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import struct
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -11,6 +12,7 @@ from pathlib import Path
 import orjson
 import pytest
 from aiokafka import AIOKafkaProducer
+from aiokafka.record._crc32c import crc
 
 from pipeline import codec, headers, samples
 from pipeline.embedded import EmbeddedKafka, EmbeddedTriton
@@ -218,6 +220,35 @@ async def test_what_only_compression_let_in_leaves_its_size_and_hash(
     assert letter.left_out_bytes == len(value)
     assert letter.left_out_sha256 == hashlib.sha256(value).hexdigest()
     await place.settled(await place.texts("still here"))
+    assert worker.status is None
+
+
+async def test_a_header_whose_name_is_no_utf8_stops_nobody(
+    place: Place, worker: EmbeddedWorker
+) -> None:
+    """It comes among others of its batch; each has its outcome, and the worker goes on."""
+    values = [_json(message_id=f"odd-{number}") for number in range(3)] + [b"?"]
+    async with AIOKafkaProducer(
+        bootstrap_servers=place.settings.kafka.bootstrap_servers
+    ) as producer:
+        batch = producer.create_batch()
+        for number, value in enumerate(values):
+            odd = [("HHHH", b"x")] if number in {1, 3} else []
+            batch.append(key=None, value=value, timestamp=None, headers=[*JSON, *odd])
+        raw = bytearray(batch._build()).replace(b"HHHH", b"\xff\xfe-x")
+        raw[17:21] = struct.pack(">I", crc(bytes(raw[21:])))  # KIP-98: what follows its checksum
+        batch._buffer = raw
+        sent = await producer.send_batch(batch, place.topic(Kind.PROMPT), partition=0)
+        first = await sent
+    positions = [
+        Position(topic=first.topic, partition=0, offset=first.offset + number)
+        for number in range(4)
+    ]
+    found = await place.settled(positions)
+    assert [type(found[at][0]) for at in positions] == [Verdict, Verdict, Verdict, DeadLetter]
+    letter = found[positions[3]][0]
+    assert isinstance(letter, DeadLetter)
+    assert letter.headers == (*JSON, ("\\xff\\xfe-x", b"x"))
     assert worker.status is None
 
 
