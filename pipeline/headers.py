@@ -63,14 +63,23 @@ def is_json(headers: Iterable[tuple[str, bytes]]) -> bool:
 
 
 def trace_of(headers: Iterable[tuple[str, bytes]]) -> Headers:
-    """The trace context among `headers`, untouched; a header without a value is none."""
+    """The trace context among `headers`: the first of each name, untouched.
+
+    A header without a value, or above 1 KiB, is none: outcomes carry these, and must stay
+    publishable. W3C Trace Context gives `traceparent` 55 characters (of version 00), and asks
+    that at least 512 of `tracestate` be passed on.
+    """
     if not headers:
         return ()
-    return tuple(
-        (key, value)
-        for key, value in headers
-        if key in (TRACEPARENT, TRACESTATE) and value is not None
-    )
+    found: dict[str, bytes] = {}
+    for key, value in headers:
+        if key in _TRACE and value is not None and len(value) <= _MAX_TRACE_BYTES:
+            found.setdefault(key, value)
+    return tuple(found.items())
+
+
+_TRACE: Final = (TRACEPARENT, TRACESTATE)
+_MAX_TRACE_BYTES: Final = 1024
 
 
 def event(*, id: str, type: str, source: str, time: datetime, trace: Headers = ()) -> Headers:

@@ -8,10 +8,13 @@ from a thread, so that a blocked loop is seen and not shared.
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
+from socketserver import ThreadingMixIn
 from types import TracebackType
 from typing import Any, Final, Self
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
@@ -27,6 +30,10 @@ log = structlog.get_logger(__name__)
 
 LIVE_WITHIN_S: Final = 10.0
 """A loop that has not turned for this long is stuck."""
+MAX_CONNECTIONS: Final = 64
+"""More than probes and scrapers open; each costs a thread and a descriptor."""
+SILENT_FOR_S: Final = 5.0
+"""A connection on which nothing moves for this long is closed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +89,7 @@ class HealthServer:
         self._metrics = make_wsgi_app()
         try:
             self._server: WSGIServer = make_server(
-                host, port, self._answer, handler_class=_QuietHandler
+                host, port, self._answer, server_class=_Server, handler_class=_QuietHandler
             )
         except OSError as error:
             raise Misconfigured(
@@ -107,7 +114,7 @@ class HealthServer:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Stop answering."""
+        """Stop answering; a connection still open is not waited for."""
         self._server.shutdown()
         self._server.server_close()
 
@@ -124,8 +131,47 @@ class HealthServer:
         return [orjson.dumps({"ok": ok, "checks": body}) + b"\n"]
 
 
+class _Server(ThreadingMixIn, WSGIServer):
+    """A thread for each connection; one too many closes the oldest, so a probe gets through."""
+
+    daemon_threads = True
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._open: list[socket.socket] = []
+        self._lock = threading.Lock()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve a connection from a thread of its own."""
+        with self._lock:
+            if len(self._open) >= MAX_CONNECTIONS:
+                _hang_up(self._open.pop(0))
+            self._open.append(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Close a connection, and count it no longer."""
+        with self._lock:
+            if request in self._open:
+                self._open.remove(request)
+        super().shutdown_request(request)
+
+
+def _hang_up(connection: socket.socket) -> None:
+    """Make the thread that waits on a connection end; it closes the connection itself."""
+    with suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
+
+
 class _QuietHandler(WSGIRequestHandler):
-    """Keeps probes out of the log."""
+    """Keeps probes out of the log, and waits for no silent client."""
+
+    timeout = SILENT_FOR_S
+
+    def handle(self) -> None:
+        """Answer one request; a client that falls silent or goes away is no error."""
+        with suppress(OSError):
+            super().handle()
 
     def log_message(self, format: str, *args: object) -> None:
         """Say nothing."""

@@ -157,10 +157,13 @@ def merge(judgements: Sequence[Judgement]) -> dict[str, float]:
 
 
 def least(coverages: Sequence[Coverage]) -> Coverage:
-    """The coverage of the guard that saw the smallest share of the text."""
+    """The coverage of the guard that saw the smallest share of the text; whole ones come last."""
     if len(coverages) == 1:
         return coverages[0]
-    return min(coverages, key=lambda seen: seen.scanned_tokens / max(1, seen.total_tokens))
+    return min(
+        coverages,
+        key=lambda seen: (seen.complete, seen.scanned_tokens / max(1, seen.total_tokens)),
+    )
 
 
 def _check_text(message: Message, intake: Intake) -> None:
@@ -198,6 +201,7 @@ def _check_ids(message: Message) -> None:
         ("tenant", message.tenant),
         ("route", message.route),
         ("prompt_id", message.prompt_id),
+        ("language", message.language),
     )
     for name, value in named:
         if not value:

@@ -154,10 +154,14 @@ def _maybe_bytes(value: bytes | None) -> bytes:
     return _NULL if value is None else _PRESENT + _bytes(value)
 
 
-@lru_cache(maxsize=4096)
+# Publishers choose some names: only short ones are kept, so that all together stay small.
+_KEPT_CHARS: Final = 128
+_kept: Final = lru_cache(maxsize=4096)(_text)
+
+
 def _name(value: str) -> bytes:
     """A text that few messages have to themselves: a tenant, a topic, a reason."""
-    return _text(value)
+    return _kept(value) if len(value) <= _KEPT_CHARS else _text(value)
 
 
 def _maybe_name(value: str | None) -> bytes:

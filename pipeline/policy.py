@@ -90,11 +90,11 @@ class Policy:
         found |= {tenant for (tenant, _route), kinds in self.routes.items() if _seals(kinds)}
         return frozenset(found | ({""} if _seals(self.defaults) else set()))
 
-    def categories(self) -> frozenset[str]:
-        """Every category that some threshold names."""
-        return frozenset(
-            t.category for rules in self._all() for t in rules.thresholds + rules.floor
-        )
+    def categories(self, kind: Kind) -> frozenset[str]:
+        """Every category that some threshold for messages of a kind names."""
+        layers = (self.defaults, *self.tenants.values(), *self.routes.values())
+        rules = (layer[kind] for layer in layers)
+        return frozenset(t.category for each in rules for t in each.thresholds + each.floor)
 
     def _all(self) -> Iterator[Rules]:
         for by_kind in (self.defaults, *self.tenants.values(), *self.routes.values()):

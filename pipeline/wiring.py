@@ -12,6 +12,7 @@ from pipeline.adapters.keys import KeyFolder
 from pipeline.adapters.triton import TritonClassifier
 from pipeline.asking import CallLimits
 from pipeline.errors import Misconfigured
+from pipeline.events import Kind
 from pipeline.guards import cards
 from pipeline.policy import Policy
 from pipeline.policy_history import PolicyRecord
@@ -98,13 +99,18 @@ def require_key_folder(policy: Policy, settings: Settings) -> None:
 
 
 def check_policy(policy: Policy, guards: list[Guard]) -> None:
-    """Raise Misconfigured when the policy waits for a score that no guard gives."""
-    given = {label for guard in guards for label in guard.card.labels}
-    if missing := sorted(policy.categories() - given):
-        raise Misconfigured(
-            f"policy {policy.ref.id} has a threshold for {missing[0]!r}, which no guard scores",
-            remedy="Remove it, or add a guard that does to guards.names",
-        )
+    """Raise Misconfigured when the policy waits for a score that no guard gives that kind."""
+    for kind in Kind:
+        given = {
+            label for guard in guards if kind in guard.card.roles for label in guard.card.labels
+        }
+        if missing := sorted(policy.categories(kind) - given):
+            raise Misconfigured(
+                f"policy {policy.ref.id} has a threshold for {missing[0]!r} of {kind.value}"
+                " messages, which no guard scores for them",
+                remedy=f"Remove it from the policy's {kind.value} tables,"
+                f" or add a guard with role {kind.value} that does to guards.names",
+            )
 
 
 def open_keys(settings: Settings) -> KeyFolder | None:

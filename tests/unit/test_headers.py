@@ -123,6 +123,17 @@ def test_only_trace_context_travels_on() -> None:
     assert headers.trace_of(taken) == (("traceparent", b"t"), ("tracestate", b"s"))
 
 
+def test_trace_context_is_bounded() -> None:
+    """Outcomes carry it: a large one, or many, would make them too large to publish."""
+    fits = (("tracestate", b"s" * 1024), ("traceparent", b"00-" + b"1" * 52))
+    assert headers.trace_of(fits) == fits
+    assert headers.trace_of((("tracestate", b"s" * 1025), fits[1])) == fits[1:]
+    assert headers.trace_of((("traceparent", b"t" * 9_000_000),)) == ()
+    assert headers.trace_of([("tracestate", b"%d" % n) for n in range(9)]) == (
+        ("tracestate", b"0"),
+    )
+
+
 def test_an_event_carries_cloudevents_headers() -> None:
     """All required attributes of the binary mode, then the trace."""
     stamped = headers.event(id="i", type="t", source="s", time=AT, trace=(("traceparent", b"p"),))

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import socket
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 import structlog
 
+from pipeline import health as health_module
 from pipeline.errors import Misconfigured
 from pipeline.health import LIVE_WITHIN_S, Health, HealthServer
 
@@ -91,6 +95,54 @@ def test_metrics_are_served_and_other_paths_are_not(server: HealthServer, health
     assert b'sluice_ready{check="guard"} 1.0' in body
     status, body = _get(server, "/")
     assert (status, body) == (404, b"/livez, /readyz or /metrics\n")
+
+
+def _silent(server: HealthServer) -> socket.socket:
+    """A client that connects and says nothing."""
+    return socket.create_connection(("127.0.0.1", server.port), timeout=5)
+
+
+def test_a_silent_connection_keeps_no_probe_waiting(server: HealthServer) -> None:
+    """Else whoever reaches the port decides when the worker is restarted."""
+    with _silent(server), _silent(server) as cut_short:
+        cut_short.sendall(b"GET /livez HT")
+        assert _get(server, "/livez")[0] == 200
+        assert _get(server, "/metrics")[0] == 200
+
+
+def test_closing_waits_for_no_open_connection(health: Health) -> None:
+    """A worker that was asked to end, ends."""
+    with HealthServer(health, host="127.0.0.1", port=0) as server, _silent(server):
+        assert _get(server, "/livez")[0] == 200
+        closing = threading.Thread(target=server.__exit__, args=(None, None, None), daemon=True)
+        closing.start()
+        closing.join(3)
+        assert not closing.is_alive()
+
+
+def test_a_connection_that_stays_silent_is_closed(
+    server: HealthServer, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Its thread and its descriptor come back, and the log says nothing of it."""
+    assert health_module._QuietHandler.timeout == 5.0
+    monkeypatch.setattr(health_module._QuietHandler, "timeout", 0.1)
+    with _silent(server) as silent:
+        assert silent.recv(1) == b""
+    assert capfd.readouterr().err == ""
+
+
+def test_one_connection_too_many_closes_the_oldest(
+    server: HealthServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many are held open, threads are bounded and a probe is answered."""
+    monkeypatch.setattr(health_module, "MAX_CONNECTIONS", 3)
+    with ExitStack() as held:
+        silent = [held.enter_context(_silent(server)) for _ in range(9)]
+        assert _get(server, "/livez")[0] == 200
+        assert [each.recv(1) for each in silent[:6]] == [b""] * 6
+        assert len(server._server._open) <= 3  # type: ignore[attr-defined]
+        silent[-1].sendall(b"GET /livez HTTP/1.0\r\n\r\n")
+        assert silent[-1].recv(12) == b"HTTP/1.0 200"
 
 
 def test_a_port_that_is_taken_is_named(server: HealthServer, health: Health) -> None:

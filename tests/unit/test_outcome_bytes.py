@@ -50,6 +50,15 @@ def _record(audit: AuditEvent) -> dict[str, Any]:
     }
 
 
+def test_long_names_are_written_and_not_kept() -> None:
+    """Publishers choose tenants and routes: thousands of large ones would fill the memory."""
+    outcome_bytes._name("short")
+    before = outcome_bytes._kept.cache_info().currsize
+    for size in (129, 10_000):
+        assert outcome_bytes._name("x" * size) == outcome_bytes._text("x" * size)
+    assert outcome_bytes._kept.cache_info().currsize == before
+
+
 @given(st.integers(-(2**63), 2**63 - 1))
 @example(-(2**63))
 @example(2**63 - 1)

@@ -178,4 +178,4 @@ def test_a_policy_knows_its_tenants_and_categories() -> None:
     """No tenant at all counts as known."""
     policy = _policy()
     assert [policy.knows(tenant) for tenant in ("", "a", "stranger")] == [True, True, False]
-    assert policy.categories() == {"unsafe"}
+    assert policy.categories(Kind.PROMPT) == {"unsafe"}

@@ -24,6 +24,31 @@ def prompt_with(extra: Any) -> str:
     )
 
 
+def doubling(levels: int, core: Any) -> dict[str, Any]:
+    """Records that each hold the one before twice: 2 to the power of `levels` cores."""
+    inner = {"type": "record", "name": "R0", "fields": core}
+    for n in range(1, levels + 1):
+        fields = [{"name": "a", "type": inner}, {"name": "b", "type": f"R{n - 1}"}]
+        inner = {"type": "record", "name": f"R{n}", "fields": fields}
+    return inner
+
+
+def chain(length: int, before: str = "null") -> list[Any]:
+    """A union of records, each of which holds the one before it, after a `before`."""
+    made: list[Any] = ["int"]
+    for n in range(length):
+        inner = {"name": "a", "type": f"C{n - 1}" if n else "int"}
+        fields = [{"name": "z", "type": before}, inner]
+        made.append({"type": "record", "name": f"C{n}", "fields": fields})
+    return made
+
+
+def row_of(nulls: int) -> dict[str, Any]:
+    """A record of one byte and many nulls."""
+    fields = [{"name": f"n{n}", "type": "null"} for n in range(nulls)]
+    return {"type": "record", "name": "Row", "fields": [*fields, {"name": "i", "type": "int"}]}
+
+
 NODE = {"type": "record", "name": "Node", "fields": [{"name": "next", "type": ["null", "Node"]}]}
 EMPTY = {"type": "record", "name": "Empty", "fields": [{"name": "a", "type": "null"}]}
 ENDLESS = [
@@ -33,6 +58,16 @@ ENDLESS = [
     {"type": "array", "items": "null"},
     {"type": "array", "items": EMPTY},
     {"type": "array", "items": {"type": "fixed", "name": "Nothing", "size": 0}},
+    doubling(14, []),
+    ["null", doubling(14, [])],
+    doubling(20, [{"name": "n", "type": "null"}]),
+    doubling(40, []),
+    {"type": "array", "items": row_of(8)},
+    {"type": "array", "items": ["null", doubling(5, [])]},
+    {"type": "map", "values": row_of(16)},
+    chain(300),
+    chain(300, before="string"),
+    {**EMPTY, "fields": [{"name": "a", "type": doubling(14, [])}, *row_of(0)["fields"] * 2000]},
 ]
 BOUNDED = [
     "null",
@@ -43,6 +78,13 @@ BOUNDED = [
     {"type": "long", "logicalType": "timestamp-micros"},
     {"type": "enum", "name": "Colour", "symbols": ["RED"]},
     {**EMPTY, "fields": [{"name": "a", "type": "double"}, {"name": "b", "type": "null"}]},
+    doubling(12, []),
+    doubling(40, [{"name": "s", "type": "string"}]),
+    {"type": "array", "items": doubling(3, [{"name": "s", "type": ["null", "string"]}])},
+    {"type": "array", "items": row_of(7)},
+    {"type": "map", "values": row_of(15)},
+    row_of(5000),
+    chain(100),
 ]
 
 
