@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from io import SEEK_CUR, BytesIO
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,9 @@ _Positive = Annotated[int, Field(gt=0)]
 _Score = Annotated[float, Field(ge=0, le=1)]
 # A calibration that is not a number would give scores that cross no threshold.
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+# Numbers of ONNX's protobuf: a model's metadata, an entry's key and value, a sized field.
+_METADATA, _KEY, _VALUE, _SIZED = 14, 1, 2, 2
 
 
 class _Section(BaseModel):
@@ -287,6 +291,60 @@ def sha256_of(path: Path) -> str:
     """`sha256:` and the hex digest of a file of any size."""
     with path.open("rb") as file:
         return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def graph(folder: Path, card: Card) -> Path:
+    """The card's ONNX graph, its weights checked; raises Misconfigured with a remedy."""
+    path = folder / "1" / "model.onnx"
+    if not path.is_file():
+        raise Misconfigured(f"{path} is missing", remedy="Run `sluice guard export` first")
+    remedy = "Restore the guard's folder, or export the guard again"
+    if (found := sha256_of(path)) != card.model_digest:
+        raise Misconfigured(
+            f"{path} is not the graph of its card ({found}, the card says {card.model_digest})",
+            remedy=remedy,
+        )
+    # Large weights lie beside the graph, which then names their digest.
+    data = path.with_name(path.name + ".data")
+    if (named := _data_digest(path)) and not (data.is_file() and sha256_of(data) == named):
+        raise Misconfigured(f"{data} does not hold the weights that its graph names", remedy=remedy)
+    return path
+
+
+def _data_digest(graph: Path) -> str | None:
+    """The digest that an ONNX graph names for weights beside it; needs no ONNX library."""
+    with graph.open("rb") as file:
+        for entry in _fields(file, _METADATA):
+            key, value = (next(_fields(BytesIO(entry), n), b"") for n in (_KEY, _VALUE))
+            if key == b"data_sha256":
+                return value.decode()
+    return None
+
+
+def _fields(file: BinaryIO, wanted: int) -> Iterator[bytes]:
+    """The strings or messages of one number in a protobuf message; others are skipped."""
+    while (tag := _varint(file)) is not None:
+        kind = tag & 7
+        if kind == _SIZED:
+            size = _varint(file) or 0
+            if tag >> 3 == wanted:
+                yield file.read(size)
+            else:
+                file.seek(size, SEEK_CUR)
+        elif kind == 0:
+            _varint(file)
+        else:
+            return  # no ONNX model has others at its top
+
+
+def _varint(file: BinaryIO) -> int | None:
+    value = shift = 0
+    while byte := file.read(1):
+        value |= (byte[0] & 127) << shift
+        shift += 7
+        if byte[0] < 128:
+            return value
+    return None
 
 
 def _card(folder: Path, document: _Document, raw: bytes) -> Card:

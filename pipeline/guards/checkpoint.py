@@ -21,6 +21,10 @@ from pipeline.guards.templates import ChatTemplate
 from pipeline.tokenization import Tokenizer
 
 DTYPES: Final = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+_UNCHUNKED: Final = 8192
+"""The chunk of a Llama 4 that names none: the size its family was trained with."""
+_POSITIONS_AFTER_PADDING: Final = frozenset({"camembert", "data2vec-text", "ibert", "mpnet"})
+"""Encoders, besides the RoBERTas, whose first position is the one after the padding's id."""
 _WANTED: Final = ["*.json", "*.jinja", "*.safetensors", "tokenizer.model", "LICENSE*", "*.md"]
 
 
@@ -43,6 +47,30 @@ class Checkpoint:
         """The language model's part of the configuration."""
         return dict(self.config.get("text_config") or self.config)
 
+    @property
+    def chunk(self) -> int | None:
+        """Tokens that Llama 4's chunked layers see together; None for other models."""
+        config = self.text_config
+        if not str(config.get("model_type", "")).startswith("llama4"):
+            return None
+        # Llama Guard 4 is published with null, which the library's chunked layers cannot take;
+        # no window may be longer, so any chunk that holds one gives the same answers.
+        unchunked = min(_UNCHUNKED, self.positions or _UNCHUNKED)
+        return int(config.get("attention_chunk_size") or unchunked)
+
+    @property
+    def positions(self) -> int | None:
+        """Tokens of the longest input, None where the configuration names no limit."""
+        config = self.text_config
+        limit = config.get("max_position_embeddings")
+        if not isinstance(limit, int) or limit <= 0:
+            return None
+        kind = str(config.get("model_type", ""))
+        if "roberta" in kind or kind in _POSITIONS_AFTER_PADDING:
+            padding = config.get("pad_token_id")
+            return limit - (padding if isinstance(padding, int) else 1) - 1
+        return limit
+
     def model(self, precision: str) -> Any:
         """The model, ready to be asked; raises Misconfigured when it cannot be loaded."""
         import transformers
@@ -57,7 +85,10 @@ class Checkpoint:
         # Eager attention takes the mask as it is given, which export relies on.
         options = {"dtype": DTYPES[precision], "attn_implementation": "eager"}
         model = kind.from_pretrained(str(self.folder), **options).eval()
-        return getattr(model, "language_model", model)
+        model = getattr(model, "language_model", model)
+        if self.chunk is not None:
+            model.config.attention_chunk_size = self.chunk
+        return model
 
 
 def open_checkpoint(source: str, recipe: Recipe) -> Checkpoint:
@@ -114,19 +145,28 @@ def _check_kind(found: Checkpoint, recipe: Recipe) -> None:
             f"{found.source} has {classes} classes, the card would name {len(recipe.classes)}",
             remedy="Name every class in order with --classes, '-' for one without a label",
         )
-    chunk = found.text_config.get("attention_chunk_size")
-    if causal and chunk and recipe.max_length > chunk:
-        raise Misconfigured(
-            f"windows of {recipe.max_length} tokens exceed the model's chunks of {chunk}",
-            remedy="Lower --max-length",
-        )
+    _check_length(found, recipe)
+
+
+def _check_length(found: Checkpoint, recipe: Recipe) -> None:
+    """Raise Misconfigured where a window would be longer than the model can take."""
+    for what, limit in (("chunks", found.chunk), ("input", found.positions)):
+        if limit is not None and recipe.max_length > limit:
+            raise Misconfigured(
+                f"windows of {recipe.max_length} tokens exceed the model's {what} of {limit}",
+                remedy=f"Give --max-length {limit} or less",
+            )
 
 
 def borders(found: Checkpoint) -> tuple[int, int]:
     """The ids a classifier wants before and after a text, as its tokenizer says."""
     from tokenizers import Tokenizer as Raw
 
-    ids = Raw.from_file(str(found.folder / "tokenizer.json")).encode("").ids
+    raw = Raw.from_file(str(found.folder / "tokenizer.json"))
+    # Saved along with some tokenizers; padding would be counted as special tokens.
+    raw.no_padding()
+    raw.no_truncation()
+    ids = raw.encode("").ids
     if len(ids) != 2:
         raise Misconfigured(
             f"{found.source} puts {len(ids)} special tokens around a text, not two",
@@ -161,7 +201,11 @@ def _rendered(found: Checkpoint, turns: Turns, excluded: Sequence[str]) -> str:
     for shaped in (_as_parts, _as_text):
         try:
             text = tokenizer.apply_chat_template(
-                shaped(turns), tokenize=False, excluded_category_keys=list(excluded)
+                shaped(turns),
+                tokenize=False,
+                # The assistant's header belongs to the prompt, also where it is asked for.
+                add_generation_prompt=True,
+                excluded_category_keys=list(excluded),
             )
         except Exception as error:  # as above
             failure = error

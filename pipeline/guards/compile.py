@@ -65,10 +65,10 @@ def compile_plan(wanted: Wanted) -> Build:
     card = cards.load(folder)
     trt, flavour = library(wanted.flavour)
     release = _release(wanted.serves_with)
-    onnx = _onnx(folder, card)
+    onnx = cards.graph(folder, card)
     ready, kind = precision.prepared(onnx, wanted.precision, wanted.calibration)
     profiles = list(profiles_of(card.buckets, wanted.max_rows))
-    _check_profile_count(folder, len(profiles))
+    _check_gpu_profile(folder, len(profiles), wanted.max_rows)
     engine = build_engine(
         trt,
         ready,
@@ -149,18 +149,6 @@ def _release(serves_with: str | None) -> str | None:
     return found
 
 
-def _onnx(folder: Path, card: Card) -> Path:
-    path = folder / "1" / "model.onnx"
-    if not path.is_file():
-        raise Misconfigured(f"{path} is missing", remedy="Run `sluice guard export` first")
-    if (found := cards.sha256_of(path)) != card.model_digest:
-        raise Misconfigured(
-            f"{path} is not the graph of its card ({found}, the card says {card.model_digest})",
-            remedy="Restore the guard's folder, or export the guard again",
-        )
-    return path
-
-
 def profiles_of(buckets: Sequence[int], max_rows: int) -> Iterator[dict[str, tuple[int, int, int]]]:
     """Rows and tokens (min, best, max) by bucket; a bucket begins where the last ended."""
     shortest = 1
@@ -170,17 +158,24 @@ def profiles_of(buckets: Sequence[int], max_rows: int) -> Iterator[dict[str, tup
         shortest = bucket + 1
 
 
-def _check_profile_count(folder: Path, count: int) -> None:
-    """The GPU profile must name every optimisation profile, or Triton leaves some out."""
+def _check_gpu_profile(folder: Path, count: int, max_rows: int) -> None:
+    """The configuration must fit the plan, or Triton leaves profiles out or does not load it."""
     path = folder / "configs" / "tensorrt.pbtxt"
-    listed = (
-        re.search(r"profile:\s*\[([^\]]*)\]", path.read_text("utf-8")) if path.exists() else None
-    )
+    if not path.exists():
+        return
+    text = path.read_text("utf-8")
+    listed = re.search(r"profile:\s*\[([^\]]*)\]", text)
     named = len(listed.group(1).split(",")) if listed else 0
-    if path.exists() and named != count:
+    if named != count:
         raise Misconfigured(
             f"{path} names {named} optimisation profiles, the card's buckets make {count}",
             remedy=f"List the profiles 0 to {count - 1} in its instance_group",
+        )
+    batch = re.search(r"^max_batch_size:\s*(\d+)", text, re.MULTILINE)
+    if batch and int(batch.group(1)) > max_rows:
+        raise Misconfigured(
+            f"{path} lets {batch.group(1)} rows into one call, the plan would take {max_rows}",
+            remedy=f"Set its max_batch_size to {max_rows}, or raise --max-rows",
         )
 
 

@@ -43,7 +43,8 @@ GOLDEN: Final = (
 )
 """Texts whose scores the card keeps, for the self-test."""
 
-_TOLERANCE: Final = {"fp32": 0.02, "fp16": 0.03, "bf16": 0.06}
+TOLERANCE: Final = {"fp32": 0.02, "fp16": 0.03, "bf16": 0.06}
+"""How far a score may be from the checkpoint's, by precision."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,7 +191,7 @@ def _facts(made: Path, found: Checkpoint, request: Request) -> Facts:
         tokenizer=cards.sha256_of(made / "tokenizer.json"),
         template=cards.sha256_of(template) if chat else None,
         golden=[_placeholder(request.recipe)],
-        tolerance=_TOLERANCE[request.precision],
+        tolerance=TOLERANCE[request.precision],
     )
 
 

@@ -87,8 +87,10 @@ def _card(recipe: Recipe, facts: Facts) -> str:
             "digests",
             {"model": facts.model, "tokenizer": facts.tokenizer, "template": facts.template},
         ),
-        # The threshold the publishers use; pick your own on your own traffic.
-        ("operating_points.balanced", {recipe.labels[0]: 0.5}),
+        # The threshold the publishers use; pick your own on your own traffic. A Llama Guard
+        # decides by its first label, and its categories share that score; a classifier's
+        # labels each decide for themselves.
+        ("operating_points.balanced", dict.fromkeys(recipe.labels[: 1 if chat else None], 0.5)),
     ]
     head = "# Written by `sluice guard export`; the scores below are the checkpoint's own.\n"
     parts = [head, *(_section(f"[{name}]", values) for name, values in sections)]

@@ -11,12 +11,15 @@ published with. These are the sources, and what is not certain:
 * 3-8B: the same source, entry `llama-guard3:8b`; fourteen categories, no such
   space. That copy begins with one space before `<|begin_of_text|>`, which
   Meta's description of the format lacks; it is left out here.
-* 4-12B: printed by Hugging Face's own notebook (huggingface-llama-recipes,
-  `llama_guard/llama-guard-4.ipynb`) for one user turn. It holds a literal
-  backslash-n twice after the turn and no empty line before it. How two turns
-  join was not shown anywhere; they are taken to follow one another directly.
+* 4-12B: one user turn is printed by Hugging Face's own notebook
+  (huggingface-llama-recipes, `llama_guard/llama-guard-4.ipynb`). A user turn
+  with its answer is printed by a public script that renders the published
+  checkpoint's template and keeps what it printed; its single turn agrees with
+  the notebook's. Every turn ends in a literal backslash-n twice and two real
+  line feeds, and no empty line stands before the first. What the template does
+  with excluded categories was seen in neither.
 
-No checkpoint could be opened to confirm them. So `sluice guard export`
+No checkpoint could be opened here to confirm them. So `sluice guard export`
 renders the template inside the checkpoint and takes that where it differs,
 and says so: `derived` reads any published template by filling in marks.
 """
@@ -98,9 +101,9 @@ LLAMA_GUARD_4: Final = Version(
     categories=14,
     begin="<|begin_of_text|><|header_start|>user<|header_end|>\n\n",
     according="according to our",
-    turn_end=r"\n\n",
+    turn_end=r"\n\n" + "\n\n",
     conversation_begin="\n",
-    conversation_end="\n\n",
+    conversation_end="",
     end=" <|eot|><|header_start|>assistant<|header_end|>",
 )
 VERSIONS: Final[Mapping[str, Version]] = MappingProxyType(

@@ -29,6 +29,11 @@ def reference(card: Card, source: str, precision: str) -> Callable[[Texts], list
     return lambda texts: export.reference_scores(card, found, model, expected, texts)
 
 
+def tolerance(card: Card, precision: str) -> float:
+    """How far a score may be off by rounding alone, in the guard or in the checkpoint."""
+    return max(export.TOLERANCE[precision], *(each.tolerance for each in card.golden))
+
+
 def _answers(card: Card, found: Checkpoint) -> Answers | None:
     if card.template is None:
         return None

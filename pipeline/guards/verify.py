@@ -108,15 +108,17 @@ def require(compared: Sequence[Compared], bound: float, what: str) -> None:
 
 
 def onnx_run(folder: Path) -> Run:
-    """The folder's graph in ONNX Runtime; raises Misconfigured when it is not the card's."""
+    """The folder's graph in ONNX Runtime; Misconfigured if it is not its card's or cannot run."""
     import onnxruntime
 
-    path = folder / "1" / "model.onnx"
-    if not path.is_file() or cards.sha256_of(path) != cards.load(folder).model_digest:
+    path = cards.graph(folder, cards.load(folder))
+    try:
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    except Exception as error:  # the runtime's errors share no base class
         raise Misconfigured(
-            f"{path} is not the graph of its card", remedy="Restore it, or export the guard again"
-        )
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+            f"ONNX Runtime cannot run {path} on a CPU ({type(error).__name__})",
+            remedy="Compile it, serve it with Triton on a GPU, and verify it there with --served",
+        ) from error
 
     def run(ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
         answer = session.run(["logits"], {"input_ids": ids, "attention_mask": mask})[0]

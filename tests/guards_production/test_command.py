@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from pipeline.cli import guard
+from pipeline.errors import Misconfigured
+from pipeline.guards import cards, verify
 from tests.support import checkpoints
+
+from .conftest import Made, export
 
 pytestmark = pytest.mark.guards
 
@@ -62,6 +68,50 @@ def test_the_readme_shows_these_commands() -> None:
     assert "--as classifier --classes=-,S10,injection" in text
     for command in ("export", "verify", "compile", "list"):
         assert f"sluice guard {command}" in text
+
+
+def test_the_list_tells_weights_that_are_not_the_graph_s(
+    prompt_guard: Made, tmp_path: Path
+) -> None:
+    """Also where they lie beside the graph."""
+    made = export(
+        prompt_guard.checkpoint, "large", prompt_guard.recipe, tmp_path, one_file_bytes=1000
+    )
+    card = cards.load(made.folder)
+    assert guard._built(made.folder, card) == "onnx"
+    data = made.folder / "1" / "model.onnx.data"
+    data.write_bytes(data.read_bytes()[:-1] + b"?")
+    assert guard._built(made.folder, card) == "onnx (not its card's)"
+
+
+@pytest.mark.parametrize(
+    "case", [(0.06, None, True), (0.02, None, False), (0.06, 0.03, False), (0.02, 0.05, True)]
+)
+def test_parity_allows_what_rounding_needs_unless_a_bound_is_given(
+    own_guard: Made,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    case: tuple[float, float | None, bool],
+) -> None:
+    """A bf16 guard's card says 0.06; its checkpoint is compared within that too."""
+    tolerance, bound, passes = case
+    folder = Path(shutil.copytree(own_guard.folder, tmp_path / "own"))
+    card = folder / "card.toml"
+    card.write_text(card.read_text().replace("tolerance = 0.02", f"tolerance = {tolerance}"))
+    off = verify.Compared(text=1, label="S10", score=0.50, expected=0.54, decided_otherwise=())
+    monkeypatch.setattr(verify, "parity", lambda *_: [off])
+
+    def run() -> None:
+        guard.verify_(
+            "own", checkpoint=str(own_guard.checkpoint), repository=tmp_path, bound=bound,
+            precision="fp32", served=False,
+        )  # fmt: skip
+
+    if passes:
+        run()
+    else:
+        with pytest.raises(Misconfigured, match="parity text 1 scores"):
+            run()
 
 
 @pytest.mark.parametrize(

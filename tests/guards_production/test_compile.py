@@ -194,6 +194,38 @@ def test_a_gpu_profile_that_names_too_few_profiles_is_refused(
         compiler.compile_plan(Wanted(folder=folder, flavour="tensorrt-rtx"))
 
 
+def test_a_plan_for_fewer_rows_than_its_profile_lets_in_is_refused(
+    prompt_guard: Made, tmp_path: Path
+) -> None:
+    """Triton would not load it; with the profile lowered it is built."""
+    folder = copied(prompt_guard, tmp_path)
+    wanted = Wanted(folder=folder, flavour="tensorrt-rtx", max_rows=8)
+    with pytest.raises(Misconfigured, match="lets 64 rows into one call") as caught:
+        compiler.compile_plan(wanted)
+    assert "max_batch_size to 8" in caught.value.remedy
+    assert not (folder / "1" / "build.json").exists()
+    path = folder / "configs" / "tensorrt.pbtxt"
+    path.write_text(path.read_text().replace("max_batch_size: 64", "max_batch_size: 8"))
+    assert compiler.compile_plan(wanted).profiles[0]["rows"] == (1, 8, 8)
+
+
+def test_weights_that_are_not_the_graph_s_are_not_compiled(
+    prompt_guard: Made, tmp_path: Path
+) -> None:
+    """The graph's digest alone would let other weights pass."""
+    made = export(
+        prompt_guard.checkpoint, "large", prompt_guard.recipe, tmp_path, one_file_bytes=1000
+    )
+    wanted = Wanted(folder=made.folder, flavour="tensorrt-rtx")
+    data = made.folder / "1" / "model.onnx.data"
+    kept = data.read_bytes()
+    data.write_bytes(kept[:-1] + b"?")
+    with pytest.raises(Misconfigured, match="does not hold the weights"):
+        compiler.compile_plan(wanted)
+    data.write_bytes(kept)
+    assert compiler.compile_plan(wanted).plan
+
+
 def _replace_graph(folder: Path, path: Path) -> None:
     """Put a graph in place of the guard's, its digest in the card."""
     card, graph_path = folder / "card.toml", folder / "1" / "model.onnx"

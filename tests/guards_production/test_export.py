@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,23 @@ def test_half_precision_is_in_the_graph_and_logits_stay_fp32(
     assert output.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
 
 
+def test_a_graph_that_no_cpu_runs_is_to_be_verified_where_it_is_served(
+    llama_guard_3: Made, tmp_path: Path
+) -> None:
+    """ONNX Runtime lacks bf16; what it says is no remedy."""
+    from pipeline.guards import parity
+
+    made = export(
+        llama_guard_3.checkpoint, "bf16", llama_guard_3.recipe, tmp_path, precision="bf16"
+    )
+    with pytest.raises(Misconfigured, match="on a CPU") as caught:
+        verify.onnx_run(made.folder)
+    assert "--served" in caught.value.remedy
+    half, full = cards.load(made.folder), cards.load(llama_guard_3.folder)
+    assert parity.tolerance(half, "fp32") == parity.tolerance(full, "bf16") == 0.06
+    assert parity.tolerance(full, "fp32") == 0.02
+
+
 def test_large_weights_lie_beside_the_graph_under_its_digest(
     prompt_guard: Made, tmp_path: Path
 ) -> None:
@@ -115,6 +133,21 @@ def test_large_weights_lie_beside_the_graph_under_its_digest(
     verify.require(
         verify.golden(cards.load(made.folder), verify.onnx_run(made.folder)), 1e-3, "golden"
     )
+    data = path.with_name("model.onnx.data")
+    kept = data.read_bytes()
+    for spoil in (lambda: data.write_bytes(kept[:-1] + b"?"), data.unlink):
+        spoil()
+        with pytest.raises(Misconfigured, match="does not hold the weights that its graph names"):
+            verify.onnx_run(made.folder)
+
+
+def test_an_operating_point_is_written_for_every_label_that_decides(
+    own_guard: Made, llama_guard_3: Made
+) -> None:
+    """A classifier's labels each decide; a Llama Guard's categories share one verdict."""
+    points = cards.load(own_guard.folder).operating_points
+    assert points == {"balanced": {"S10": 0.5, "injection": 0.5}}
+    assert cards.load(llama_guard_3.folder).operating_points == {"balanced": {"unsafe": 0.5}}
 
 
 def _template(text: str) -> str:
@@ -148,9 +181,24 @@ def test_the_checkpoint_s_own_template_is_read_by_its_rendering(tmp_path: Path) 
         assert template.render("soup", None, completion=False) == published + llama_guard.ANSWER
 
 
+def test_a_header_that_is_only_given_when_asked_for_is_asked_for(tmp_path: Path) -> None:
+    """The model answers after the assistant's header, whatever a template makes of the wish."""
+    from pipeline.guards import checkpoint
+
+    version = llama_guard.LLAMA_GUARD_3_8B
+    header = "<|start_header_id|>assistant<|end_header_id|>"
+    wished = "{% if add_generation_prompt %}" + header + "{% endif %}"
+    text = _template(llama_guard.render(version, [("user", "soup")]))
+    folder = checkpoints.llama(tmp_path / "lg3", chat_template=text.replace(header, wished))
+    recipe = recipes.named(version.name)
+    found = checkpoint.open_checkpoint(str(folder), recipe)
+    assert checkpoint.chat_template(found, recipe) == (llama_guard.template(version), "")
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
+        ({"max_position_embeddings": 64}, "windows of 128 tokens exceed the model's input of 64"),
         ({"architectures": ["GPT2LMHeadModel"]}, "not a prompt-guard-2 guard"),
         ({"id2label": {"0": "a", "1": "b", "2": "c"}}, "has 3 classes, the card would name 2"),
     ],
@@ -168,6 +216,58 @@ def test_another_kind_of_checkpoint_is_refused(
     with pytest.raises(Misconfigured, match=says):
         export(folder, "changed", prompt_guard.recipe, tmp_path / "models")
     assert not list((tmp_path / "models").glob("*"))
+
+
+@pytest.mark.parametrize(
+    ("config", "positions", "chunk"),
+    [
+        ({"model_type": "bert", "max_position_embeddings": 128}, 128, None),
+        ({"model_type": "roberta", "max_position_embeddings": 514, "pad_token_id": 1}, 512, None),
+        ({"model_type": "mpnet", "max_position_embeddings": 514, "pad_token_id": None}, 512, None),
+        ({"model_type": "xlnet", "max_position_embeddings": -1}, None, None),
+        ({"model_type": "llama", "max_position_embeddings": 131072}, 131072, None),
+        ({"text_config": {"model_type": "llama4_text", "attention_chunk_size": None}}, None, 8192),
+        (
+            {"model_type": "llama4_text", "max_position_embeddings": 2048,
+             "attention_chunk_size": None},
+            2048, 2048,
+        ),
+        ({"model_type": "llama4_text", "attention_chunk_size": 512}, None, 512),
+    ],
+)  # fmt: skip
+def test_a_configuration_tells_the_longest_window(
+    prompt_guard: Made, config: dict[str, Any], positions: int | None, chunk: int | None
+) -> None:
+    """Positions that begin after the padding's id are fewer; a Llama 4 always has chunks."""
+    from pipeline.guards import checkpoint
+
+    found = checkpoint.open_checkpoint(str(prompt_guard.checkpoint), prompt_guard.recipe)
+    found = replace(found, config=config)
+    assert (found.positions, found.chunk) == (positions, chunk)
+
+
+def test_a_window_longer_than_the_positions_is_refused_before_any_work(
+    own_guard: Made, tmp_path: Path
+) -> None:
+    """Else the first long text would fail, and no golden text is long."""
+    recipe = recipes.classifier(["-", "S10", "injection"], "softmax", ["prompt"]).up_to(513)
+    with pytest.raises(Misconfigured, match="the model's input of 512") as caught:
+        export(own_guard.checkpoint, "long", recipe, tmp_path)
+    assert "--max-length 512" in caught.value.remedy
+
+
+def test_padding_in_a_tokenizer_s_file_is_no_border(own_guard: Made, tmp_path: Path) -> None:
+    """Some are saved with the padding and the length of their training."""
+    from tokenizers import Tokenizer
+
+    from pipeline.guards import checkpoint
+
+    found = checkpoint.open_checkpoint(str(own_guard.checkpoint), own_guard.recipe)
+    padded = Tokenizer.from_file(str(found.folder / "tokenizer.json"))
+    padded.enable_padding(length=128)
+    padded.enable_truncation(max_length=128)
+    padded.save(str(tmp_path / "tokenizer.json"))
+    assert checkpoint.borders(replace(found, folder=tmp_path)) == checkpoint.borders(found)
 
 
 def test_a_guard_is_never_written_over(prompt_guard: Made) -> None:

@@ -51,7 +51,7 @@ def llama(folder: Path, *, generation: int = 3, chat_template: str | None = None
     if generation == 4:
         text = transformers.Llama4TextConfig(
             **sizes, num_hidden_layers=4, intermediate_size_mlp=96, moe_layers=[],
-            num_local_experts=1, attention_chunk_size=1024,
+            num_local_experts=1, attention_chunk_size=None,  # as Llama Guard 4 is published
         )  # fmt: skip
         model = transformers.Llama4ForCausalLM(text)
     else:

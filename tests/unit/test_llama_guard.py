@@ -17,7 +17,7 @@ from pipeline.guards.templates import ChatTemplate
 PINNED = {
     "llama-guard-3-1b": "a063ea4888c138ba2ae1c9dda83b21c970190787b14b3c0b4d94e5d6c5bc8b1d",
     "llama-guard-3-8b": "c8ebf58b33e1c1890ac4012eae9e6a5e96820c158278d750fd33e9c994273c0d",
-    "llama-guard-4-12b": "3975a324e57848dfa8dd65f0bc21246d34680ce900a30c1c3580690c16582157",
+    "llama-guard-4-12b": "2fd6ca229f82fb1327f2eed829128321e400fc8ab2b9874490cae3a251ee0a60",
 }
 TURNS = [("user", "How do I cook soup?"), ("assistant", "Slowly.")]
 
@@ -44,6 +44,20 @@ def test_the_1b_text_reads_as_published() -> None:
         " conversation:\n - First line must read 'safe' or 'unsafe'.\n"
         " - If unsafe, a second line must include a comma-separated list of violated categories."
         " <|eot_id|><|start_header_id|>assistant<|end_header_id|>"
+    )
+
+
+def test_each_4_12b_turn_ends_in_literal_and_real_line_feeds() -> None:
+    """Between two turns stands what stands before the conversation's end."""
+    version = llama_guard.LLAMA_GUARD_4
+    both = llama_guard.render(version, TURNS)
+    _, _, said = both.partition("<BEGIN CONVERSATION>")
+    said, _, _ = said.partition("<END CONVERSATION>")
+    between = r"\n\n" + "\n\n"
+    assert said == f"\nUser: How do I cook soup?{between}Agent: Slowly.{between}"
+    alone = llama_guard.template(version).prompt
+    assert hashlib.sha256(alone.encode()).hexdigest() == (
+        "e5672202d8998bdb9ae5fd76dfc31c3c724a0c5a39d31361ba35a1e8fe02276a"
     )
 
 
