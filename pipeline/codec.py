@@ -77,6 +77,7 @@ class Schemas:
 
     def learn(self, schema_id: int, text: str) -> None:
         """Add a writer schema that a registry returned; raises ValueError."""
+        self.by_id.pop(schema_id, None)  # what we took the id for is wrong, even if this is too
         try:
             schema = fastavro.parse_schema(json.loads(text), named_schemas={})
         except Exception as error:  # fastavro raises many kinds for a bad schema

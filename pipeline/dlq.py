@@ -6,6 +6,7 @@ keep, and its own in the dead-letter topic.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -14,6 +15,7 @@ from pipeline import headers
 from pipeline.errors import Misconfigured, Reason
 from pipeline.events import DeadLetter, Position
 from pipeline.ports import Outgoing
+from pipeline.settings import TopicSettings
 
 OWN_TOPIC: Final = "dlq"
 """Short for the dead-letter topic in a position that a person types."""
@@ -43,11 +45,12 @@ WHAT_TO_DO: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """A dead letter, where in the dead-letter topic it lies, and its input's size."""
+    """A dead letter, where in the dead-letter topic it lies, and its input's size and hash."""
 
     at: Position
     letter: DeadLetter
     size_bytes: int
+    value_sha256: str = ""
 
     def without_value(self) -> Found:
         """The same without its bytes, so that a long list of them stays small."""
@@ -62,7 +65,12 @@ def found(
         letter = headers.dead_letter(key=key, value=value, headers=record_headers)
     except ValueError:
         return None
-    return Found(at=at, letter=letter, size_bytes=letter.left_out_bytes or len(value or b""))
+    return Found(
+        at=at,
+        letter=letter,
+        size_bytes=letter.left_out_bytes or len(value or b""),
+        value_sha256=letter.left_out_sha256 or hashlib.sha256(value or b"").hexdigest(),
+    )
 
 
 def what_to_do(reason: str) -> str:
@@ -93,6 +101,14 @@ def matches(one: Found, position: Position) -> bool:
     return position in (one.at, one.letter.position)
 
 
+def is_of_input(letter: DeadLetter, topics: TopicSettings) -> bool:
+    """Whether the letter's message lay in an input topic, as every message of ours did.
+
+    Whoever may write dead letters chooses what they say; none leads to another topic.
+    """
+    return letter.position.topic in (topics.prompts, topics.completions)
+
+
 def not_superseded(letters: Sequence[Found]) -> list[Found]:
     """The latest letter of each message, oldest first.
 
@@ -100,24 +116,40 @@ def not_superseded(letters: Sequence[Found]) -> list[Found]:
     that Kafka delivered twice.
     """
     ordered = sorted(letters, key=lambda one: one.letter.failed_at)
-    latest = {first_position(one.letter): one for one in ordered}
-    return [one for one in ordered if latest[first_position(one.letter)] is one]
+    latest = {_message(one): one for one in ordered}
+    return [one for one in ordered if latest[_message(one)] is one]
+
+
+def _message(one: Found) -> tuple[object, ...]:
+    """What the letters of one message share: where it first lay, and all that was published.
+
+    A publisher may set any header, that of a message sent again as well: whoever names
+    another's position there must not stand for a message that says something else.
+    """
+    letter = one.letter
+    first = first_position(letter)
+    return first, letter.position.topic, letter.key, one.value_sha256, _original(letter)
 
 
 def first_position(letter: DeadLetter) -> str:
     """Where the message lay before it was ever sent again."""
-    return headers.first(letter.headers, headers.RETRY_OF) or str(letter.position)
+    named = headers.first(letter.headers, headers.RETRY_OF) if letter.attempts > 1 else None
+    return named or str(letter.position)
+
+
+def _original(letter: DeadLetter) -> headers.Headers:
+    """The headers that the message was first published with."""
+    return tuple(each for each in letter.headers if each[0].lower() != headers.RETRY_OF)
 
 
 def again(letter: DeadLetter) -> Outgoing:
     """The original record, with its count of attempts, for its original topic."""
-    original = tuple((key, value) for key, value in letter.headers if key != headers.RETRY_OF)
     return Outgoing(
         topic=letter.position.topic,
         key=letter.key,
         value=letter.value,
         headers=(
-            *original,
+            *_original(letter),
             (headers.RETRY_OF, first_position(letter).encode()),
             (headers.DLQ_ATTEMPTS, str(letter.attempts).encode()),
         ),

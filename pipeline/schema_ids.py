@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator, Mapping
+
 from pipeline import codec, schema_check
 from pipeline.adapters.registry import Registry
 from pipeline.errors import Misconfigured
@@ -25,6 +27,8 @@ def subjects(topics: TopicSettings) -> dict[str, str]:
 async def adopt(schemas: codec.Schemas, settings: Settings) -> None:
     """Write, and read again, under the ids a configured registry has for our schemas.
 
+    Other ids that we ship are read as before, unless the registry has, or comes to have,
+    another schema under one: the worker then asks for it as for any id that it does not know.
     Raises DependencyUnavailable when it does not answer, Misconfigured when
     it lacks a schema.
     """
@@ -39,3 +43,38 @@ async def adopt(schemas: codec.Schemas, settings: Settings) -> None:
                 remedy="Run `sluice schemas register`",
             )
         schemas.use_id(name, schema_id)
+    await _doubt(schemas, registry, {schemas.ids[name] for name in texts})
+
+
+async def _doubt(schemas: codec.Schemas, registry: Registry, ours: Collection[int]) -> None:
+    """Doubt each id that we ship and that is, or can become, another's in the registry."""
+    found = schemas.by_id if isinstance(schemas.by_id, _ById) else _ById(schemas.by_id)
+    schemas.by_id = found
+    for schema_id in set(found) - set(ours):
+        # A registry counts up: an id that is free below ours stays free, and what was
+        # written under it before there was a registry is read without a question.
+        if schema_id > max(ours) or await registry.schema(schema_id) is not None:
+            found.doubt(schema_id)
+
+
+class _ById(dict[int, codec.Schema]):
+    """Writer schemas by wire id, of which a doubted one is not listed, and yet found.
+
+    Who looks for ids to ask a registry for goes by the list. Who reads finds what we ship
+    until the answer takes its place: our own topics hold records from before the registry.
+    """
+
+    def __init__(self, known: Mapping[int, codec.Schema]) -> None:
+        super().__init__(known)
+        self._doubted: set[int] = set()
+
+    def __iter__(self) -> Iterator[int]:
+        return iter([each for each in self.keys() if each not in self._doubted])
+
+    def __setitem__(self, schema_id: int, schema: codec.Schema) -> None:
+        self._doubted.discard(schema_id)
+        super().__setitem__(schema_id, schema)
+
+    def doubt(self, schema_id: int) -> None:
+        """List an id no longer, until it is set again."""
+        self._doubted.add(schema_id)

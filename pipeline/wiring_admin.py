@@ -71,6 +71,12 @@ async def all_dead_letters(settings: Settings, when: Range) -> AsyncIterator[dlq
             yield letter
 
 
+async def dead_letter_slices(settings: Settings, when: Range) -> list[Slice]:
+    """Where in their topic the dead letters of a time range lie now."""
+    async with kafka_admin.open_reader(settings.kafka) as reader:
+        return await slices_of(reader, settings.topics.dead_letters, when)
+
+
 async def send_again(
     settings: Settings,
     chosen: Collection[Position],
@@ -78,7 +84,8 @@ async def send_again(
 ) -> int:
     """Publish the dead letters at `chosen` to their original topics; how many.
 
-    They are read once more, so that only a part of them is held at a time.
+    They are read once more, so that only a part of them is held at a time;
+    one that names another topic than an input topic is not sent.
     `on_sent` gets the count so far.
     """
     topic, sent = settings.topics.dead_letters, 0
@@ -90,7 +97,7 @@ async def send_again(
         slices = _covering(chosen)
         pending: list[Outgoing] = []
         async for letter in dead_letters(reader, topic, slices):
-            if letter.at in chosen:
+            if letter.at in chosen and dlq.is_of_input(letter.letter, settings.topics):
                 pending.append(dlq.again(letter.letter))
             if _is_full(pending):
                 sent += await _flush(publisher, pending)

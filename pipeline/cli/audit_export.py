@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline import audit_export, audit_log, wiring
+from pipeline import audit_export, audit_log, schema_ids, wiring
 from pipeline.adapters.kafka_admin import open_reader
 from pipeline.audit_export import BROKEN, Tally, Texts
 from pipeline.cli import console, progress, session
@@ -99,6 +99,8 @@ async def _export(
     texts: Texts | None,
 ) -> None:
     topic, began_s = settings.topics.audit, time.monotonic()
+    schemas = wiring.load_schemas()
+    await schema_ids.adopt(schemas, settings)
     async with open_reader(settings.kafka) as reader:
         slices = await audit_log.slices_within(reader, topic, span)
         with progress.shown(lambda: _progress(tally, time.monotonic() - began_s)):
@@ -106,7 +108,7 @@ async def _export(
                 reader,
                 topic,
                 slices,
-                wiring.load_schemas(),
+                schemas,
                 selection=selection,
                 sink=sink,
                 tally=tally,

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline import audit_find, audit_story, codec, wiring, wiring_policy
+from pipeline import audit_find, audit_story, codec, schema_ids, wiring, wiring_policy
 from pipeline.adapters.kafka_admin import open_reader
 from pipeline.audit_find import Places
 from pipeline.cli import audit_screen, console, session
@@ -67,6 +67,7 @@ def show(
 async def _look(
     settings: Settings, places: Places, wanted: str, *, with_related: bool
 ) -> Story | None:
+    await schema_ids.adopt(places.schemas, settings)
     async with open_reader(settings.kafka) as reader:
         entries = await audit_find.find(reader, places, wanted)
         if not entries:

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline import dlq, wiring_admin
+from pipeline.adapters.kafka import Slice
 from pipeline.cli import console, session, tables
 from pipeline.cli.exits import Exit
 from pipeline.dlq import Found
@@ -83,6 +84,8 @@ def retry(
         list[str] | None, typer.Argument(help="Positions, as `sluice dlq show` takes them.")
     ] = None,
     *,
+    start: From = None,
+    end: To = None,
     reason: OfReason = None,
     everything: Annotated[bool, typer.Option("--all", help="All dead letters.")] = False,
     dry_run: Annotated[
@@ -95,14 +98,21 @@ def retry(
 
     Nothing is deleted. A message that fails again becomes a new dead letter
     with one attempt more; of those that share an input only the latest is sent.
+    A letter whose retry went well is sent again by every later retry that chooses it:
+    --from and --to leave it out.
     """
     settings = session.begin()
     _one_choice(positions, reason, everything=everything)
     wanted = [dlq.parse_position(p, settings.topics.dead_letters) for p in positions or ()]
-    chosen = dlq.not_superseded(session.run(_collect(settings, _chooser(wanted, reason))))
-    chosen = _whole(chosen)
+    when = parse_range(start, end, now=datetime.now(UTC))
+    chosen = session.run(_latest_within(settings, when))
+    chosen = list(filter(_chooser(wanted, reason), chosen))
+    chosen = _whole(_of_inputs(chosen, settings))
     if not chosen:
-        console.error("no dead letter was chosen: `sluice dlq ls` lists them")
+        console.error(
+            "no dead letter was chosen: `sluice dlq ls` lists them; of those that share an input"
+            " only the latest is sent"
+        )
         raise typer.Exit(Exit.EMPTY)
     if dry_run:
         _report(chosen, sent=0, as_json=as_json)
@@ -127,6 +137,20 @@ async def _collect(
     ]
 
 
+async def _latest_within(settings: Settings, when: Range) -> list[Found]:
+    """Of each message whose latest dead letter lies in a time range, that letter.
+
+    What came after the range is read as well, because it supersedes what lies within.
+    """
+    slices = await wiring_admin.dead_letter_slices(settings, when)
+    letters = await _collect(settings, lambda _: True, when=Range(start=when.start))
+    return [one for one in dlq.not_superseded(letters) if any(_lies_in(one, s) for s in slices)]
+
+
+def _lies_in(one: Found, part: Slice) -> bool:
+    return one.at.partition == part.partition and part.start <= one.at.offset < part.end
+
+
 def _is_of(one: Found, reason: Reason | None) -> bool:
     return reason is None or one.letter.reason == reason.value
 
@@ -135,6 +159,17 @@ def _chooser(wanted: list[Position], reason: Reason | None) -> Callable[[Found],
     if wanted:
         return lambda one: any(dlq.matches(one, position) for position in wanted)
     return lambda one: _is_of(one, reason)
+
+
+def _of_inputs(chosen: list[Found], settings: Settings) -> list[Found]:
+    """Those whose message lay in an input topic; nothing is published to another one."""
+    for one in chosen:
+        if not dlq.is_of_input(one.letter, settings.topics):
+            console.note(
+                f"{dlq.printable(str(one.letter.position))} is in no input topic: its dead letter"
+                f" {one.at} is not sent"
+            )
+    return [one for one in chosen if dlq.is_of_input(one.letter, settings.topics)]
 
 
 def _whole(chosen: list[Found]) -> list[Found]:
@@ -203,8 +238,8 @@ def _cells(one: Found) -> tuple[Text, ...]:
     letter = one.letter
     return (
         Text(_when(one)),
-        Text(str(letter.position)),
-        Text(letter.reason, style="yellow"),
+        Text(dlq.printable(str(letter.position))),
+        Text(dlq.printable(letter.reason), style="yellow"),
         Text(f"{letter.attempts:,}"),
         Text(f"{one.size_bytes:,}"),
         Text(dlq.printable(letter.detail)),

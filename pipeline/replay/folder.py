@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Final, Self
+from typing import Any, BinaryIO, Final, Literal, Self
 
 import orjson
 
@@ -30,6 +30,7 @@ class Folder:
         """Raises Misconfigured when it cannot be written, or holds what it should not."""
         self.path = path
         self._flips: BinaryIO | None = None
+        self._private = self._made = False
         self.checkpoint = self._begin(resume=resume)
 
     def __enter__(self) -> Self:
@@ -45,11 +46,26 @@ class Folder:
         if self._flips is not None:
             self._flips.close()
 
+    def make_private(self) -> None:
+        """Let only the owner read what is written, also where a file is there already.
+
+        The folder itself is closed where it was made for this replay: another one is not ours.
+        Raises Misconfigured when it cannot be done.
+        """
+        self._private = True
+        try:
+            if self._made:
+                self.path.chmod(0o700)
+            if self._flips is not None:
+                os.fchmod(self._flips.fileno(), 0o600)
+        except OSError as error:
+            raise self._cannot(error) from error
+
     def open_flips(self) -> None:
         """Begin the file of flips, or go on where the checkpoint left it."""
         keep = int(self.checkpoint["flips_bytes"]) if self.checkpoint else 0
         try:
-            self._flips = (self.path / FLIPS).open("r+b" if keep else "wb")
+            self._flips = self._open(FLIPS, "r+b" if keep else "wb")
             self._flips.truncate(keep)
             self._flips.seek(keep)
         except OSError as error:
@@ -66,15 +82,15 @@ class Folder:
     def save(self, state: Mapping[str, Any]) -> None:
         """Replace the checkpoint by this state, in one step."""
         assert self._flips is not None
-        fresh = self.path / f"{CHECKPOINT}.new"
+        fresh = f"{CHECKPOINT}.new"
         try:
             self._flips.flush()
             os.fsync(self._flips.fileno())
-            with fresh.open("wb") as file:
+            with self._open(fresh, "wb") as file:
                 file.write(orjson.dumps({**state, "flips_bytes": self._flips.tell()}))
                 file.flush()
                 os.fsync(file.fileno())
-            fresh.replace(self.path / CHECKPOINT)
+            (self.path / fresh).replace(self.path / CHECKPOINT)
         except OSError as error:
             raise self._cannot(error) from error
 
@@ -83,15 +99,27 @@ class Folder:
         assert self._flips is not None
         try:
             self._flips.flush()
-            (self.path / SUMMARY).write_bytes(summary)
-            (self.path / REPORT).write_text(report, encoding="utf-8")
+            for name, content in ((SUMMARY, summary), (REPORT, report.encode())):
+                with self._open(name, "wb") as file:
+                    file.write(content)
             (self.path / CHECKPOINT).unlink(missing_ok=True)
         except OSError as error:
             raise self._cannot(error) from error
 
+    def _open(self, name: str, mode: Literal["wb", "r+b"]) -> BinaryIO:
+        # Path.open takes no opener.
+        return open(self.path / name, mode, opener=self._handle)
+
+    def _handle(self, path: str, flags: int) -> int:
+        handle = os.open(path, flags, 0o600 if self._private else 0o666)
+        if self._private:
+            os.fchmod(handle, 0o600)  # the mode above is only for a file that is new
+        return handle
+
     def _begin(self, *, resume: bool) -> Mapping[str, Any] | None:
         path = self.path / CHECKPOINT
         try:
+            self._made = not self.path.exists()
             self.path.mkdir(parents=True, exist_ok=True)
             found: Any = orjson.loads(path.read_bytes()) if path.exists() else None
         except orjson.JSONDecodeError as error:

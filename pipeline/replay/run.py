@@ -82,6 +82,8 @@ class Run:
         self._folder = folder
         self._emit = emit
         self._opener = opener
+        if folder is not None and plan.request.show_text:
+            folder.make_private()
 
     @property
     def done(self) -> int:

@@ -107,6 +107,40 @@ def test_a_message_that_failed_again_is_chosen_once() -> None:
     assert dlq.first_position(third.letter) == "prompts:1:7"
 
 
+@pytest.mark.parametrize("attempts", [1, 2])
+def test_a_publisher_cannot_put_a_message_in_the_place_of_another(attempts: int) -> None:
+    """Who names another's position, and counts attempts, stands for itself alone."""
+    victim = letter(7, reason="unknown-tenant")
+    named = (*victim.letter.headers, (headers.RETRY_OF, b"prompts:1:7"))
+    forged = letter(20, headers=named, attempts=attempts, value=b"")
+    other_headers = letter(21, headers=named[1:], attempts=attempts)
+    assert dlq.not_superseded([victim, forged, other_headers]) == [victim, forged, other_headers]
+
+
+def test_a_first_attempt_is_a_retry_of_nothing() -> None:
+    """The header is Sluice's own only on a message that it has sent again."""
+    forged = letter(20, headers=((headers.RETRY_OF, b"prompts:1:7"),))
+    assert dlq.first_position(forged.letter) == "prompts:1:20"
+    record = dlq.again(forged.letter)
+    assert headers.first(record.headers, headers.RETRY_OF) == "prompts:1:20"
+
+
+@pytest.mark.parametrize("name", [headers.RETRY_OF, "Sluice_Retry_Of"])
+def test_a_forged_letter_is_superseded_by_its_own_retry(name: str) -> None:
+    """Retries do not multiply a message that names a position where no letter lies."""
+    for attempts in (1, 2):
+        first = letter(20, headers=((name, b"prompts:1:7"),), attempts=attempts)
+        second = sent_again(first, 30)
+        assert dlq.not_superseded([first, second]) == [second]
+
+
+def test_what_came_back_is_chosen_once_after_its_first_letter_is_gone() -> None:
+    """Retention may have deleted the letter that the others are retries of."""
+    second = sent_again(letter(7), 20)
+    third = sent_again(second, 30)
+    assert dlq.not_superseded([second, third]) == [third]
+
+
 def test_a_list_keeps_sizes_and_not_bytes() -> None:
     """A long list does not hold every value."""
     one = letter().without_value()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Sequence
 from dataclasses import replace
@@ -162,6 +163,48 @@ async def test_texts_stay_back_unless_they_are_asked_for(
             _result(await replays.go(made, reader, schemas), folder)
         for name in (FLIPS, SUMMARY, REPORT):
             assert (b"quokkaberry" in (tmp_path / str(shown) / name).read_bytes()) is shown
+
+
+@pytest.mark.parametrize("shown", [False, True])
+async def test_texts_that_are_shown_are_their_owners_alone(
+    schemas: codec.Schemas, tmp_path: Path, shown: bool
+) -> None:
+    """The folder that is made for them, and every file in it, are closed to others."""
+    reader = replays.MemoryReader([replays.event(unsafe=0.5)], schemas)
+    path, before = tmp_path / "out", os.umask(0o022)
+    try:
+        with Folder(path, resume=False) as folder:
+            made = replays.run(1, folder=folder, show_text=shown)
+            assert _modes(path) == ({FLIPS: 0o600} if shown else {FLIPS: 0o644})
+            await replays.go(made, reader, schemas)
+            half = _modes(path)
+            _result(made, folder)
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == (0o700 if shown else 0o755)
+    assert half.keys() == {FLIPS, CHECKPOINT}
+    assert _modes(path).keys() == {FLIPS, SUMMARY, REPORT}
+    assert {*half.values(), *_modes(path).values()} == {0o600 if shown else 0o644}
+
+
+async def test_an_old_result_does_not_leave_its_files_open_to_others(
+    schemas: codec.Schemas, tmp_path: Path
+) -> None:
+    """A folder that was there keeps its mode; what is written over in it is closed."""
+    reader = replays.MemoryReader([replays.event(unsafe=0.5)], schemas)
+    tmp_path.chmod(0o755)
+    for name in (FLIPS, SUMMARY, REPORT):
+        (tmp_path / name).touch()
+        (tmp_path / name).chmod(0o644)
+    with Folder(tmp_path, resume=False) as folder:
+        made = replays.run(1, folder=folder, show_text=True)
+        _result(await replays.go(made, reader, schemas), folder)
+    assert tmp_path.stat().st_mode & 0o777 == 0o755
+    assert set(_modes(tmp_path).values()) == {0o600}
+
+
+def _modes(path: Path) -> dict[str, int]:
+    return {each.name: each.stat().st_mode & 0o777 for each in path.iterdir()}
 
 
 async def test_emitted_events_are_what_the_worker_would_have_written(
