@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
-from pipeline import chain, chain_heads, codec, schema_ids
+from pipeline import chain, chain_heads, codec, schema_check, schema_ids
 from pipeline.adapters.kafka import KafkaReader, Record, Slice
+from pipeline.adapters.registry import Registry
 from pipeline.audit_proof import Break, Fault, Proof, Seen, Span
 from pipeline.audit_verify import Heads, Verifier
 from pipeline.chain_heads import Checkpoint
@@ -62,7 +63,20 @@ async def checkpoints(settings: Settings) -> AsyncIterator[Checkpoint]:
 async def _schemas(settings: Settings) -> codec.Schemas:
     schemas = codec.load_schemas(shipped("schemas"))
     await schema_ids.adopt(schemas, settings)
+    await _learn_released(schemas, settings)
     return schemas
+
+
+async def _learn_released(schemas: codec.Schemas, settings: Settings) -> None:
+    """Read what an earlier release wrote under the ids that a registry gave its schemas."""
+    if not settings.registry.url:
+        return
+    registry, subjects = Registry(settings.registry), schema_ids.subjects(settings.topics)
+    released = schema_check.texts(shipped("schemas") / "released")
+    for name in (codec.AUDIT, codec.CHAIN_HEAD):
+        schema_id = await registry.lookup(subjects[name], released[name])
+        if schema_id is not None and schema_id != schemas.ids[name]:
+            schemas.learn(schema_id, released[name])
 
 
 async def _heads(sources: _Sources, checkers: Sequence[Checker]) -> Heads:

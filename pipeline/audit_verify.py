@@ -20,6 +20,7 @@ class Heads:
     def __init__(self, heads: Iterable[ChainHead] = ()) -> None:
         self.latest: dict[str, ChainHead] = {}
         self.breaks: list[Break] = []
+        self._refused: dict[tuple[str, Fault], Break] = {}
         for head in heads:
             self.add(head)
 
@@ -34,10 +35,17 @@ class Heads:
         if before is None or head.tip.sequence >= before.tip.sequence:
             self.latest[head.chain] = head
 
+    @property
+    def refused(self) -> Iterable[Break]:
+        """What is not to be trusted: each chain's that lies furthest on."""
+        return self._refused.values()
+
     def refuse(self, found: Break) -> None:
-        """A head that is not to be trusted; the first of each chain is kept."""
-        if all(each.chain != found.chain for each in self.breaks):
-            self.breaks.append(found)
+        """A head that is not to be trusted."""
+        key = (found.chain, found.fault)
+        before = self._refused.get(key)
+        if before is None or found.offset > before.offset:
+            self._refused[key] = found
 
 
 class Verifier:
@@ -46,6 +54,7 @@ class Verifier:
     def __init__(self, spans: Iterable[Span], heads: Heads) -> None:
         self._spans = {span.partition: span for span in spans}
         self._heads, self._breaks = heads.latest, list(heads.breaks)
+        self._refused = list(heads.refused)
         self._chains: dict[str, Track] = {}
         self._chained_from: dict[int, int] = {}
         for head in self._heads.values():
@@ -62,7 +71,8 @@ class Verifier:
         track = self._chains.get(seen.link.chain)
         if track is None:
             head = self._heads.get(seen.link.chain)
-            whole = self._spans[seen.partition].start == 0
+            start = self._spans[seen.partition].start
+            whole = start == 0 or (head is not None and head.first_offset >= start)
             self._chains[seen.link.chain] = Track(seen, seen.link, head, whole=whole)
         else:
             track.add(seen, seen.link)
@@ -78,7 +88,10 @@ class Verifier:
             track.excuse(now.get(track.chain))
         expired = sum(self._end(head) for head in self._heads.values())
         faults = [track.fault for track in self._chains.values() if track.fault]
-        breaks = sorted([*self._breaks, *faults], key=lambda each: (each.partition, each.offset))
+        refused = [each for each in self._refused if self._concerns(each)]
+        breaks = sorted(
+            [*self._breaks, *refused, *faults], key=lambda each: (each.partition, each.offset)
+        )
         proofs = sorted(
             (track.proof() for track in self._chains.values()),
             key=lambda proof: (proof.partition, proof.chain),
@@ -89,6 +102,14 @@ class Verifier:
             before_chaining=self._before,
             expired=expired,
         )
+
+    def _concerns(self, refused: Break) -> bool:
+        """Whether a refused head speaks of what was read; one that cannot be read may."""
+        span = self._spans.get(refused.partition)
+        if span is None or refused.chain in self._chains:
+            return True
+        inside = max(span.start, span.log_start) <= refused.offset < span.end
+        return inside or refused.offset >= span.log_end
 
     def _note_chained(self, partition: int, offset: int) -> None:
         before = self._chained_from.get(partition, offset)
@@ -120,6 +141,8 @@ class Verifier:
                 self._cut(head, track)
             elif track.first > head.tip.sequence:
                 track.lack(head)
+        elif track is None and span.start <= head.first_offset < span.end:
+            self._breaks.append(_without_its_first(head))
         return False
 
     def _cut(self, head: ChainHead, track: Track | None) -> None:
@@ -137,6 +160,17 @@ class Verifier:
             self._breaks.append(fault)
         else:
             track.fail(fault)
+
+
+def _without_its_first(head: ChainHead) -> Break:
+    return Break(
+        partition=head.partition,
+        offset=head.first_offset,
+        chain=head.chain,
+        sequence=0,
+        fault=Fault.MISSING,
+        detail="its head says that the chain begins here, and none of its events is there",
+    )
 
 
 def _contradiction(head: ChainHead) -> Break:

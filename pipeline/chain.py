@@ -37,7 +37,10 @@ class Tip:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChainHead:
-    """How far a chain had come: the event at `tip`, and all before it, were acknowledged."""
+    """How far a chain had come: the event at `tip`, and all before it, were acknowledged.
+
+    `first_offset`: where its first event lies, NOWHERE in heads that do not say.
+    """
 
     chain: str
     worker_id: str
@@ -46,6 +49,7 @@ class ChainHead:
     tip: Tip
     offset: int
     state: ChainState
+    first_offset: int = NOWHERE
 
 
 def digest(body: bytes) -> bytes:
@@ -69,6 +73,7 @@ class Chain:
         self._partition = partition
         self._confirmed = Tip()
         self._offset = NOWHERE
+        self._first_offset = NOWHERE
         self._state = ChainState.OPEN
 
     @property
@@ -87,6 +92,7 @@ class Chain:
             tip=self._confirmed,
             offset=self._offset,
             state=self._state,
+            first_offset=self._first_offset,
         )
 
     def holds(self, tip: Tip) -> bool:
@@ -96,13 +102,17 @@ class Chain:
     def confirm(self, tip: Tip, offset: int) -> None:
         """The broker has everything up to `tip`, which lies at `offset`.
 
+        The first time, all of it is one batch, whose events lie side by side.
         After a break this means nothing any more: what lies behind a gap is
         not proved, and its writer tells it again in another chain. One that lies
         before what was confirmed is such a break.
         """
         if self.open and (tip.sequence <= self._confirmed.sequence or offset <= self._offset):
             self.break_off()
+            self._first_offset = NOWHERE  # what came first may not have begun the chain
         if self.open:
+            if self._confirmed.sequence == NOWHERE:
+                self._first_offset = offset - tip.sequence
             self._confirmed, self._offset = tip, offset
 
     def break_off(self) -> None:

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import io
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
+
+import fastavro
 
 from pipeline import codec
 from pipeline.chain import ChainHead, ChainState, Tip
 from pipeline.codec import CHAIN_HEAD, Schemas
 from pipeline.signing import Checker, Signer
+
+_ENDING: Final = fastavro.parse_schema(
+    {
+        "type": "record",
+        "name": "Ending",
+        "fields": [
+            {"name": "signature", "type": ["null", "bytes"]},
+            {"name": "signer", "type": ["null", "string"]},
+        ],
+    }
+)
+"""The last two fields of a head, in every version of its schema."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,11 +52,10 @@ def encode(head: ChainHead, at: datetime, signer: Signer | None, schemas: Schema
 def decode(value: bytes, schemas: Schemas) -> Checkpoint:
     """The head in a frame; raises Rejected when it is none."""
     record = codec.read(value, CHAIN_HEAD, schemas)
-    bare = record | {"signature": None, "signer": None}
     return Checkpoint(
         head=_head(record),
         at=record["checkpointed_at"],
-        signed=codec.body(codec.write(bare, CHAIN_HEAD, schemas)),
+        signed=_signed(codec.body(value), record),
         signature=record["signature"],
         signer=record["signer"],
     )
@@ -55,6 +69,18 @@ def is_signed(checkpoint: Checkpoint, checkers: Sequence[Checker]) -> bool:
     )
 
 
+def _signed(body: bytes, record: Mapping[str, Any]) -> bytes:
+    """The body as its writer signed it, whatever fields its schema had; empty when it is odd."""
+    ending = _ending(record["signature"], record["signer"])
+    return body.removesuffix(ending) + _ending(None, None) if body.endswith(ending) else b""
+
+
+def _ending(signature: bytes | None, signer: str | None) -> bytes:
+    out = io.BytesIO()
+    fastavro.schemaless_writer(out, _ENDING, {"signature": signature, "signer": signer})
+    return out.getvalue()
+
+
 def _record(head: ChainHead, at: datetime) -> dict[str, Any]:
     return {
         "chain": head.chain,
@@ -64,6 +90,7 @@ def _record(head: ChainHead, at: datetime) -> dict[str, Any]:
         "sequence": head.tip.sequence,
         "hash": head.tip.hash,
         "offset": head.offset,
+        "first_offset": head.first_offset,
         "state": head.state.value,
         "checkpointed_at": at,
         "signature": None,
@@ -80,4 +107,5 @@ def _head(record: dict[str, Any]) -> ChainHead:
         tip=Tip(sequence=record["sequence"], hash=record["hash"]),
         offset=record["offset"],
         state=ChainState(record["state"]),
+        first_offset=record["first_offset"],
     )

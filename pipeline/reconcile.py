@@ -5,11 +5,13 @@
 
 Only positions between the bounds count, because retention may have deleted
 older inputs and newer ones may not be judged yet. Two bits an input would do;
-a byte keeps the code plain, and a million inputs cost one megabyte.
+a byte keeps the code plain, and a million inputs cost one megabyte. Not every
+offset holds an input: a transaction's end takes one, and compaction leaves gaps.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
@@ -18,7 +20,9 @@ from pipeline.events import Position
 
 _VERDICT: Final = 1
 _DEAD_LETTER: Final = 2
+_EMPTY: Final = 4
 _LISTED: Final = 5
+_UNMARKED: Final = re.compile(rb"\x00+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +39,8 @@ class Span:
 class Balance:
     """One partition's inputs against its outcomes.
 
-    `verdicts` and `dead_letters` count inputs that have one; `repeats` the
+    `inputs` counts offsets between the bounds, but for those that are known to
+    hold no record; `verdicts` and `dead_letters` count inputs that have one; `repeats` the
     records beyond the first of their sort; `both` the inputs that have a
     verdict and a dead letter (a policy, limit or schema changed between two
     deliveries); `missing` the inputs without either. The examples are the
@@ -97,6 +102,29 @@ class Tally:
         """Count a dead letter of the input at `position`."""
         self._mark(position, _DEAD_LETTER)
 
+    def lacking(self, *, apart: int) -> list[Span]:
+        """Where inputs miss their outcome, in order; nearer than `apart` is one stretch."""
+        found: list[Span] = []
+        for (topic, partition), span in sorted(self._spans.items()):
+            for start, end in _stretches(self._marks[topic, partition], apart):
+                at = span.start + start, span.start + end
+                found.append(Span(topic=topic, partition=partition, start=at[0], end=at[1]))
+        return found
+
+    def lacks(self, position: Position) -> bool:
+        """Whether the input at `position` is counted and has no outcome yet."""
+        span = self._spans.get((position.topic, position.partition))
+        if span is None or not span.start <= position.offset < span.end:
+            return False
+        return self._marks[position.topic, position.partition][position.offset - span.start] == 0
+
+    def empty(self, where: Span) -> None:
+        """No record lies at these offsets: those without an outcome are no inputs."""
+        span = self._spans[where.topic, where.partition]
+        marks = self._marks[where.topic, where.partition]
+        start, end = max(0, where.start - span.start), max(0, where.end - span.start)
+        marks[start:end] = marks[start:end].replace(b"\0", bytes([_EMPTY]))
+
     def report(self) -> Reconciliation:
         """The balance of what was counted so far."""
         balances = (self._balance(key) for key in sorted(self._spans))
@@ -110,8 +138,8 @@ class Tally:
             self._outside += 1
         elif marks[index] & mark:
             self._repeats[key] += 1
-        else:
-            marks[index] |= mark
+        else:  # an outcome says that there was an input, even where compaction took it since
+            marks[index] = (marks[index] | mark) & ~_EMPTY
 
     def _balance(self, key: tuple[str, int]) -> Balance:
         span, marks = self._spans[key], self._marks[key]
@@ -121,7 +149,7 @@ class Tally:
             partition=span.partition,
             start=span.start,
             end=span.end,
-            inputs=len(marks),
+            inputs=len(marks) - marks.count(_EMPTY),
             verdicts=marks.count(_VERDICT) + both,
             dead_letters=marks.count(_DEAD_LETTER) + both,
             repeats=self._repeats[key],
@@ -153,6 +181,17 @@ def as_json(report: Reconciliation) -> Mapping[str, Any]:
         "outside": report.outside,
         "partitions": [asdict(balance) for balance in report.partitions],
     }
+
+
+def _stretches(marks: bytearray, apart: int) -> list[tuple[int, int]]:
+    """Where there is no mark, [start, end); those that lie near each other are joined."""
+    found: list[tuple[int, int]] = []
+    for run in _UNMARKED.finditer(marks):
+        if found and run.start() - found[-1][1] < apart:
+            found[-1] = (found[-1][0], run.end())
+        else:
+            found.append(run.span())
+    return found
 
 
 def _first(marks: bytearray, mark: int, start: int) -> Iterator[int]:

@@ -6,7 +6,7 @@ import asyncio
 import random
 import ssl
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,6 +21,7 @@ from aiokafka.errors import (
     KafkaConnectionError,
     KafkaError,
     MessageSizeTooLargeError,
+    OffsetOutOfRangeError,
     OutOfOrderSequenceNumber,
     ProducerClosed,
     TopicAuthorizationFailedError,
@@ -29,6 +30,7 @@ from aiokafka.errors import (
 from aiokafka.partitioner import murmur2
 
 from pipeline import metrics
+from pipeline.adapters import kafka_records
 from pipeline.errors import DependencyUnavailable, Misconfigured, Retryable, SluiceError
 from pipeline.events import Position
 from pipeline.headers import Headers
@@ -37,6 +39,7 @@ from pipeline.ranges import Bound, Edge, Range
 from pipeline.settings import KafkaSettings
 
 log = structlog.get_logger(__name__)
+kafka_records.install()
 
 _Told = TypeVar("_Told")
 _LAST_WORDS_S: Final = 1.0
@@ -300,10 +303,18 @@ async def _end(spent: AIOKafkaProducer) -> None:
         await spent.client.close()
 
 
-@lru_cache(maxsize=4096)
 def _hash(key: bytes) -> int:
     """Kafka's hash of a key; a message's verdict and audit event share their key."""
+    return _kept_hash(key) if len(key) <= _KEPT_KEY_BYTES else _hashed(key)
+
+
+def _hashed(key: bytes) -> int:
     return int(murmur2(key)) & 0x7FFFFFFF
+
+
+# A dead letter keeps its publisher's key, whatever its size.
+_KEPT_KEY_BYTES: Final = 128
+_kept_hash: Final = lru_cache(maxsize=4096)(_hashed)
 
 
 async def connected(
@@ -384,7 +395,7 @@ class KafkaReader:
             **security(settings),
             group_id=None,
             enable_auto_commit=False,
-            auto_offset_reset="earliest",
+            auto_offset_reset="none",  # a silent jump would read as records that are missing
             fetch_max_wait_ms=wait_ms,
             max_partition_fetch_bytes=4 * 1024 * 1024,
         )
@@ -458,14 +469,24 @@ class KafkaReader:
             return {part.partition: part.end for part in bounds}
         return await self.offsets_at(topic, int(bound))
 
-    async def read(self, topic: str, slices: Iterable[Slice]) -> AsyncIterator[Record]:
-        """Every record of the slices; bounds are fixed, so it ends."""
+    async def read(self, topic: str, slices: Iterable[Slice]) -> AsyncGenerator[Record, None]:
+        """Every record of the slices; bounds are fixed, so it ends.
+
+        Raises DependencyUnavailable when the broker deletes what was not read yet.
+        Offsets without a record (compaction, the end of a transaction) are passed over.
+        """
         left = {
             TopicPartition(topic, part.partition): part for part in slices if part.end > part.start
         }
         self._assign({tp: part.start for tp, part in left.items()})
         while left:
-            batches = await self._consumer.getmany(timeout_ms=200)
+            try:
+                batches = await self._consumer.getmany(timeout_ms=200)
+            except OffsetOutOfRangeError as error:
+                if gone := _out_of_range(error) & left.keys():
+                    tp = min(gone)
+                    raise _deleted(tp, await self._consumer.position(tp)) from error
+                continue  # it is of a partition that is read to its end
             for tp, records in batches.items():
                 for record in records:
                     if tp in left and record.offset < left[tp].end:
@@ -477,10 +498,16 @@ class KafkaReader:
                     self._consumer.pause(tp)
 
     async def follow(self, starts: Mapping[tuple[str, int], int]) -> AsyncIterator[Record]:
-        """Records from the given offsets on, for ever."""
+        """Records from the given offsets on, or the first that is kept, for ever."""
         self._assign({TopicPartition(*where): offset for where, offset in starts.items()})
         while True:
-            for records in (await self._consumer.getmany(timeout_ms=2 * self._wait_ms)).values():
+            try:
+                batches = await self._consumer.getmany(timeout_ms=2 * self._wait_ms)
+            except OffsetOutOfRangeError as error:
+                if gone := _out_of_range(error) & self._consumer.assignment():
+                    await self._consumer.seek_to_beginning(*gone)
+                continue
+            for records in batches.values():
                 for record in records:
                     yield _record(record)
 
@@ -509,4 +536,18 @@ def _record(record: Any) -> Record:
         key=record.key,
         value=record.value,
         headers=tuple(record.headers),
+    )
+
+
+def _out_of_range(error: OffsetOutOfRangeError) -> set[TopicPartition]:
+    """The partitions whose offsets were asked for in vain."""
+    return set(error.args[0])
+
+
+def _deleted(tp: TopicPartition, offset: int) -> DependencyUnavailable:
+    return DependencyUnavailable(
+        f"retention deleted what was being read: offset {offset} of partition {tp.partition} of"
+        f" {tp.topic} is gone",
+        remedy="Run it again, from a later start if it cannot keep up; a replay cannot be resumed"
+        " from there, so begin another",
     )

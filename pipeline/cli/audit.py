@@ -52,9 +52,9 @@ def verify(
     """Prove that no audit event is missing, changed or reordered; or name the first break.
 
     The range is what the topic holds when it starts. Exits with 0 when it is
-    proved, 1 when a chain is broken, 4 when there is nothing to verify. A
-    range that begins in the middle of a chain takes that chain's first event
-    in it as it is.
+    proved, 1 when a chain is broken, 4 when there is nothing to verify, 3 when
+    retention deletes what is being read. A range that begins in the middle of
+    a chain takes that chain's first event in it as it is.
 
     Example: sluice audit verify --from -24h --public-key audit.pem
     """

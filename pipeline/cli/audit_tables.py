@@ -99,7 +99,10 @@ def _remarks(proof: Proof) -> list[str]:
         (beyond, "events lie behind the last head: in order, but not proved to be the last"),
         (broken, "events lie behind the head of a broken chain: told again in another"),
         (proof.before_chaining, "events lie before chaining began and prove nothing"),
-        (proof.expired, "heads belong to events that retention has deleted"),
+        (
+            proof.expired,
+            "heads belong to events before the log's start: deleted by retention, or by a person",
+        ),
     ]
     return [f"{count:,} {text}" for count, text in said if count]
 

@@ -108,6 +108,8 @@ HEAD: Final = ChainHead(
     state=ChainState.CLOSED,
 )
 
+BEGUN: Final = replace(HEAD, first_offset=4294966996)
+
 
 def frames() -> dict[str, bytes]:
     """Each golden file's name and the frame this release would write."""
@@ -119,6 +121,7 @@ def frames() -> dict[str, bytes]:
         "audit.v1.bin": codec.encode_audit(AUDIT, schemas),
         "audit-linked.v1.bin": codec.encode_audit(LINKED, schemas),
         "chain-head.v1.bin": chain_heads.encode(HEAD, _AT, None, schemas),
+        "chain-head-begun.v1.bin": chain_heads.encode(BEGUN, _AT, None, schemas),
     }
 
 

@@ -114,6 +114,7 @@ def _head(writer: _Writer) -> ChainHead:
     return ChainHead(
         chain=writer.id, worker_id="w", topic="audit", partition=writer.partition,
         tip=tip, offset=offset, state=writer.state,
+        first_offset=writer.places[0][1] if offset >= 0 else -1,
     )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from pipeline.audit_proof import Fault, Seen, Span
+from pipeline.audit_proof import Break, Fault, Seen, Span
 from pipeline.audit_verify import Heads, Verifier
 from pipeline.chain import ChainHead, ChainState, Tip, next_link
 
@@ -169,6 +169,81 @@ def test_events_without_a_link_belong_before_the_chains(readable: bool, fault: F
     proof = verifier.finish()
     assert proof.before_chaining == 1
     assert [(found.fault, found.offset) for found in proof.breaks] == [(fault, 2)]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_beginning_that_was_cut_is_found_wherever_the_range_begins(count: int) -> None:
+    """The head says where the chain begins: here at 2, in a range that begins at 1."""
+    log = _begins_at_two()
+    assert log.proof(1).proved
+    assert log.proof(3).proved  # begins inside of the chain, which it may
+    log.partitions[0][2 : 2 + count] = [None] * count
+    (found,) = log.proof(1).breaks
+    assert (found.fault, found.chain) == (Fault.MISSING, "w/0")
+
+
+def test_a_beginning_that_was_replaced_is_found() -> None:
+    """By events of a made-up chain without a head."""
+    log = _begins_at_two()
+    link = next_link("w/made-up", Tip())
+    log.partitions[0][2] = Event(link=link, content="else")
+    assert {found.fault for found in log.proof(1).breaks} == {Fault.MISSING}
+
+
+def test_all_of_a_chain_that_was_cut_from_the_range_is_found() -> None:
+    """Where its head lies behind the range."""
+    head = replace(_head(tip=Tip(sequence=9, hash=b"h"), offset=19), first_offset=10)
+    span = Span(partition=0, start=5, end=15, log_start=0, log_end=30)
+    (found,) = Verifier([span], Heads([head])).finish().breaks
+    assert (found.fault, found.offset) == (Fault.MISSING, 10)
+
+
+@pytest.mark.parametrize(
+    ("offset", "counts"),
+    [(-1, False), (49, False), (50, False), (99, False), (100, True), (199, True), (200, False),
+     (299, False), (300, True)],
+)  # fmt: skip
+def test_a_refused_head_counts_where_it_speaks_of_what_was_read(offset: int, counts: bool) -> None:
+    """Expired, or before or behind the range it is nobody's fault; beyond the log's end it is."""
+    heads = Heads()
+    heads.refuse(_refused(offset))
+    span = Span(partition=0, start=100, end=200, log_start=50, log_end=300)
+    assert Verifier([span], heads).finish().proved is not counts
+
+
+def test_a_refused_head_counts_where_its_chain_was_read() -> None:
+    """Whatever offset it claims, and once for each chain: what lies furthest on."""
+    heads = Heads()
+    for offset in (0, 2, 1):
+        heads.refuse(_refused(offset))
+    log = _one_chain(4)
+    spans = [Span(partition=0, start=3, end=4, log_start=3, log_end=4)]
+    verifier, event = Verifier(spans, heads), _event(log, 0, 3)
+    verifier.feed(Seen(partition=0, offset=3, link=event.link, hash=event.hash))
+    (found,) = verifier.finish().breaks
+    assert (found.fault, found.offset) == (Fault.BAD_SIGNATURE, 2)
+
+
+def test_what_is_no_head_always_counts() -> None:
+    """Nobody knows of which events it should have spoken."""
+    heads = Heads()
+    heads.refuse(replace(_refused(-1), partition=-1, fault=Fault.HEAD_MISMATCH))
+    span = Span(partition=0, start=10, end=10, log_start=10, log_end=10)
+    assert not Verifier([span], heads).finish().proved
+
+
+def _refused(offset: int) -> Break:
+    return Break(
+        partition=0, offset=offset, chain="w/0", sequence=1, fault=Fault.BAD_SIGNATURE, detail=""
+    )
+
+
+def _begins_at_two() -> Log:
+    """A chain of four whose first event lies at offset 2."""
+    log = _one_chain(4)
+    log.partitions[0][:0] = [None, None]
+    log.heads = [replace(log.heads[0], offset=5, first_offset=2)]
+    return log
 
 
 def _event(log: Log, partition: int, offset: int) -> Event:

@@ -41,11 +41,17 @@ def test_a_linked_audit_event_is_the_same_for_ever(schemas: codec.Schemas) -> No
     assert hashed == "818242719a875780d0bf496f1eafc379df89a6e849eb258ca159958f2a508804"
 
 
-def test_a_chain_head_is_the_same_for_ever(schemas: codec.Schemas) -> None:
-    """Its signature is over these bytes."""
-    value = (golden.FOLDER / "chain-head.v1.bin").read_bytes()
+@pytest.mark.parametrize(
+    ("file", "expected"),
+    [("chain-head.v1.bin", golden.HEAD), ("chain-head-begun.v1.bin", golden.BEGUN)],
+)
+def test_a_chain_head_is_the_same_for_ever(
+    file: str, expected: object, schemas: codec.Schemas
+) -> None:
+    """Its signature is over these bytes, those of the first release before it said its start."""
+    value = (golden.FOLDER / file).read_bytes()
     found = chain_heads.decode(value, schemas)
-    assert (found.head, found.signed) == (golden.HEAD, codec.body(value))
+    assert (found.head, found.signed) == (expected, codec.body(value))
 
 
 @pytest.mark.parametrize(
