@@ -214,7 +214,7 @@ async def test_what_only_compression_let_in_leaves_its_size_and_hash(
     ) as producer:
         at = await producer.send_and_wait(place.topic(Kind.PROMPT), value, headers=list(JSON))
     position = Position(topic=at.topic, partition=at.partition, offset=at.offset)
-    ((letter,),) = (await place.settled([position])).values()
+    (letter,) = (await place.settled([position]))[position]
     assert isinstance(letter, DeadLetter)
     assert (letter.reason, letter.value, letter.headers) == ("oversize", None, JSON)
     assert letter.left_out_bytes == len(value)
