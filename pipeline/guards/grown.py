@@ -24,25 +24,25 @@ HELD_SHARE = 9
 ROWS = {
     "coding": 1500,
     "malware": 700,
-    "mention": 6000,
-    "attack": 5000,
+    "mention": 6400,
+    "attack": 5400,
     "mention_foreign": 2400,
     "attack_foreign": 2200,
-    "harmful": 8400,
-    "harmless": 8400,
+    "harmful": 9000,
+    "harmless": 8800,
     "coding_foreign": 3800,
-    "engineering": 7500,
-    "sabotage": 2200,
+    "engineering": 6000,
+    "sabotage": 2000,
     "security": 5000,
-    "security_harmful": 2400,
-    "twin": 6400,
-    "twin_harmful": 5000,
-    "chat": 4000,
-    "chat_harmful": 3600,
+    "security_harmful": 3000,
+    "twin": 7000,
+    "twin_harmful": 5600,
+    "chat": 4400,
+    "chat_harmful": 4000,
     "everyday": 4000,
-    "statement": 5400,
-    "statement_harmful": 5400,
-    "passage": 2400,
+    "statement": 6000,
+    "statement_harmful": 6000,
+    "passage": 2600,
     "passage_harmful": 2200,
     "wrapped": 800,
     "wrapped_harmless": 800,
@@ -108,7 +108,7 @@ def _malware(rng: random.Random, held: bool) -> Iterator[Example]:
     choices = [
         (code, task) for code, group in table["harmful"].items() for task in _kept(group, held)
     ]
-    benign = _kept([task for group in table["benign"].values() for task in group], held)
+    benign = [task for group in table["benign"].values() for task in group]
     while True:
         code, task = rng.choice(choices)
         yield made(_request(table, [task], rng, benign), (code,), True, "malware")

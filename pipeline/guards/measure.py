@@ -18,10 +18,12 @@ from pipeline.guards.batches import Windower, batches
 from pipeline.guards.calibrate import Array
 from pipeline.guards.data import LABELS, PLACE, Example
 
-COMPARED_ROWS = 600
+COMPARED_ROWS = 2000
 MOST_BATCH_DIFFERENCE = 1e-3
-MOST_AUPRC_LOSS = 0.003
-MOST_MEAN_DIFFERENCE = 0.005
+# Some twenty attacks are among the rows compared: one that changes its place costs 0.007.
+MOST_AUPRC_LOSS = {"unsafe": 0.003, "injection": 0.01, "jailbreak": 0.01}
+# A form as quick by a tenth is not worth more: decisions near a threshold change.
+MOST_MEAN_DIFFERENCE = 0.004
 MOST_BYTES = 24_000_000
 Row = dict[str, Any]
 Points = Mapping[str, Mapping[str, float]]
@@ -114,8 +116,8 @@ def choose(compared: Sequence[Row]) -> str:
         and row["batch difference"] <= MOST_BATCH_DIFFERENCE
         and row["mean difference"] <= MOST_MEAN_DIFFERENCE
         and all(
-            base[f"AUPRC {label}"] - row[f"AUPRC {label}"] <= MOST_AUPRC_LOSS
-            for label in ("unsafe", "injection", "jailbreak")
+            base[f"AUPRC {label}"] - row[f"AUPRC {label}"] <= most
+            for label, most in MOST_AUPRC_LOSS.items()
         )
     ]
     return str(max(fit, key=lambda row: float(row["texts/s 8x32"]))["form"])
