@@ -1,7 +1,7 @@
 """Make the default guard: `python -m pipeline.guards.train`.
 
 Reads the public data, trains, calibrates, quantises, measures, and writes
-`triton_models/default`. About half an hour of processor time.
+`triton_models/default`. About forty minutes on two cores.
 """
 
 from __future__ import annotations
