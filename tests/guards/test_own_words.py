@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 
 import pipeline.guards
-from pipeline.guards.train import REPOSITORY
 
 pytestmark = pytest.mark.guards
 
 RUN = 8
 # The one jailbreak that everybody quotes; its name explains itself in the same words everywhere.
 COMMON = " do anything now "
-DATA = Path(os.environ.get("SLUICE_TRAINING_DATA", REPOSITORY.parent / "shared" / "data"))
-TABLES = sorted(Path(pipeline.guards.__file__).parent.glob("*.toml"))
+GUARDS = Path(pipeline.guards.__file__).parent
+DATA = Path(os.environ.get("SLUICE_TRAINING_DATA", GUARDS.parents[2] / "shared" / "data"))
+TABLES = sorted(GUARDS.glob("*.toml"))
 
 
 def texts(value: Any) -> Iterator[str]:
