@@ -43,11 +43,9 @@ _LETTERS: Final = re.compile(
 _TAGS: Final = {0xE0000 + code: chr(code) for code in range(0x20, 0x7F)}
 _SELECTORS: Final = re.compile("[\ufe00-\ufe0f\U000e0100-\U000e01ef]{4,}")
 _FIRST_SELECTORS: Final = 16
-_ZERO_WIDTH: Final = "\u00ad\u200b-\u200f\u2060-\u2064\ufeff"
-_APART_BY_NOTHING: Final = re.compile(
-    rf"[^\s{_ZERO_WIDTH}]+(?:[{_ZERO_WIDTH}]+[^\s{_ZERO_WIDTH}]+){{3,}}"
-)
-_NOTHING: Final = re.compile(f"[{_ZERO_WIDTH}]+")
+_RUN: Final = re.compile(r"\S+")
+_NOTHING: Final = re.compile("[\u00ad\u200b-\u200f\u2060-\u2064\ufeff]+")
+_PIECES_LEAST: Final = 4
 _WORD_CHARACTERS: Final = 2.5
 """Pieces of this many characters on average are words, set apart; shorter ones a word's letters."""
 # A tokenizer of words takes one over 100 characters for unknown; ideographs are words each.
@@ -61,7 +59,7 @@ def normalise(text: str) -> str:
     """The plain form; the text itself where nothing is disguised. Raises nothing."""
     if text.isascii():
         return _unleet(_broken(_together(_broken(text))))
-    spaced = _APART_BY_NOTHING.sub(_words_apart, reveal(text))
+    spaced = _RUN.sub(_words_apart, reveal(text))
     plain = "".join(_plain(character) for character in spaced)
     return _unleet(_broken(_together(_broken(_WORD.sub(_one_script, plain)))))
 
@@ -80,9 +78,9 @@ def _spelt(run: re.Match[str]) -> str:
 
 def _words_apart(run: re.Match[str]) -> str:
     """Words with zero-width characters in place of spaces get spaces."""
-    pieces = _NOTHING.split(run[0])
+    pieces = [piece for piece in _NOTHING.split(run[0]) if piece]
     words = sum(map(len, pieces)) >= _WORD_CHARACTERS * len(pieces)
-    return " ".join(pieces) if words else run[0]
+    return " ".join(pieces) if words and len(pieces) >= _PIECES_LEAST else run[0]
 
 
 def _broken(text: str) -> str:

@@ -87,6 +87,13 @@ def test_nothing_grows_but_words_that_are_broken(text: str) -> None:
     assert len(normalise(text)) <= len(text) + len(text) // 16
 
 
+@pytest.mark.parametrize("text", ["字", "é", "é\u200b", "ééé\u200b", "a", "x1", "\u2060", "\ufe00"])
+def test_a_million_characters_are_no_trap(text: str) -> None:
+    """A search that begins anew at each character would not end within the test's time."""
+    once = normalise(text * (1_000_000 // len(text)))
+    assert normalise(once) == once
+
+
 LONG = st.sampled_from(
     ["a" * 33, "k1ll" * 20, "b0mb\u200b", tags("0h n0 "), selectors("k i l l "), " ", "x ", "4 ",
      "\u2060word", "и" * 70, "\U000e0101" * 3, "\ufe01\ufe02", "ｋ" * 120, "字" * 40, "ไทย" * 30]
