@@ -96,10 +96,6 @@ class Policy:
         rules = (layer[kind] for layer in layers)
         return frozenset(t.category for each in rules for t in each.thresholds + each.floor)
 
-    def _all(self) -> Iterator[Rules]:
-        for by_kind in (self.defaults, *self.tenants.values(), *self.routes.values()):
-            yield from by_kind.values()
-
 
 def _seals(by_kind: Mapping[Kind, Rules]) -> bool:
     return any(rules.retention is Retention.ENCRYPTED for rules in by_kind.values())
