@@ -10,17 +10,16 @@ import math
 
 
 class Pace:
-    """Once every `every_s` seconds on average, `in_a_row` times at once after a pause."""
+    """At the distances it is told on average; `ahead_s` may be run ahead of that after a pause."""
 
-    def __init__(self, *, every_s: float, in_a_row: int) -> None:
-        self._every_s = every_s
-        self._ahead_s = every_s * (in_a_row - 1)
+    def __init__(self, *, ahead_s: float) -> None:
+        self._ahead_s = ahead_s
         self._due_s = -math.inf
 
     def wait_s(self, now_s: float) -> float:
         """Seconds until it may be done; 0 if now."""
         return max(0.0, self._due_s - self._ahead_s - now_s)
 
-    def spend(self, now_s: float) -> None:
-        """It is done now."""
-        self._due_s = max(self._due_s, now_s) + self._every_s
+    def spend(self, now_s: float, every_s: float) -> None:
+        """It is done now, and next time `every_s` seconds later."""
+        self._due_s = max(self._due_s, now_s) + every_s

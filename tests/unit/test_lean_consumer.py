@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import math
+import time
 from collections import defaultdict, deque
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +13,7 @@ from weakref import WeakSet
 
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.consumer.fetcher import Fetcher
 from faust.transport.consumer import Consumer as BaseConsumer
 from faust.transport.drivers import by_url
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
@@ -37,6 +40,7 @@ WRITTEN_AGAINST = {
     BaseConsumer.on_buffer_drop: "4b57e8a418d5ad9c",
     AIOKafkaConsumerThread._create_worker_consumer: "c2701bfc3e6f6cad",
     AIOKafkaConsumerThread.seek_to_committed: "775ab0adc4b052ab",
+    Fetcher._get_actions_per_node: "1dab2cf937d165d0",
     BaseConsumer.perform_seek: "0e8c130ff4b0afd8",
     AIOKafkaConsumer.seek_to_committed: "f6cd85c8b70a4ccf",
 }
@@ -73,7 +77,9 @@ class _Consumer(LeanConsumer):
         self.fetches = list(fetches)
         self.asked: list[tuple[set[TP], float]] = []
         self.flow_active = True
-        self._pace = Pace(every_s=0.0, in_a_row=1)
+        self._pace = Pace(ahead_s=math.inf)
+        self.gathers: list[float] = []
+        self._thread = SimpleNamespace(gather=self.gathers.append, looked=lambda: None)
         channel = SimpleNamespace(queue=self.queue)
         self.app = SimpleNamespace(
             flow_control=SimpleNamespace(is_active=lambda: True),
@@ -129,6 +135,30 @@ async def test_a_partitions_messages_are_handed_over_together() -> None:
     assert all(isinstance(fetched.tp, TP) for fetched in consumer.queue._queue)
     assert {f.generation for f in consumer.queue._queue} == {3}
     assert dict(consumer._read_offset) == {ONE: 8, TWO: 2}
+
+
+async def test_messages_gather_once_they_come_often_and_longer_where_much_is_under_way() -> None:
+    """The first looks are free; then the broker gathers, the longer the more is unfinished."""
+    fetches = [{ONE: records(offset)} for offset in range(4)]
+    consumer = _Consumer(*fetches, bound=1000)
+    consumer._pace = Pace(ahead_s=1.5 * lean_consumer.LOOK_EVERY_S)
+    for _ in range(3):
+        await consumer.fetch()
+    assert consumer.gathers == [0.0, 0.0, lean_consumer.LOOK_EVERY_S]
+    under_way = _fetched(consumer, *range(lean_consumer.BUSY_MESSAGES))
+    await consumer.fetch()
+    assert under_way.refcount
+    assert consumer.gathers[-1] == lean_consumer.BUSY_LOOK_EVERY_S
+
+
+async def test_what_several_brokers_return_is_spread_out_here() -> None:
+    """Each broker gathers by itself, so that looks still come oftener than they should."""
+    consumer = _Consumer({ONE: records(0)})
+    consumer._pace.spend(time.monotonic(), 1.0)
+    consumer._pace._ahead_s = 1.0 - lean_consumer.SEVERAL_BROKERS_S - 0.03
+    began = time.monotonic()
+    await consumer.fetch()
+    assert time.monotonic() - began > 0.02
 
 
 async def test_what_lies_before_a_seek_is_dropped() -> None:
