@@ -18,7 +18,7 @@ from pipeline.settings import Settings
 
 
 class Window:
-    """So many slots; a message holds one from `enter` until its outcome is seen."""
+    """So many slots; a message holds one from `enter` until its outcome is seen or it `leave`s."""
 
     def __init__(self, run: str, slots: int) -> None:
         self._run = run
@@ -53,6 +53,11 @@ class Window:
                 self._expire(timeout_s)
         self._under_way[sequence] = time.monotonic()
 
+    def leave(self, sequence: int) -> None:
+        """Free a message's slot: it has its outcome, or Kafka did not take it."""
+        if self._under_way.pop(sequence, None) is not None:
+            self._free.release()
+
     async def drained(self, timeout_s: float) -> None:
         """Return when nothing is under way, or after `timeout_s`."""
         deadline_s = time.monotonic() + timeout_s
@@ -65,7 +70,7 @@ class Window:
         async for record in reader.follow(starts):
             ended = self._sequence(record, verdict=record.topic == settings.topics.verdicts)
             if ended is not None:
-                self._leave(ended)
+                self.leave(ended)
 
     def _sequence(self, record: Record, *, verdict: bool) -> int | None:
         if not verdict:
@@ -80,8 +85,4 @@ class Window:
     def _expire(self, timeout_s: float) -> None:
         limit_s = time.monotonic() - timeout_s
         for sequence in [each for each, at in self._under_way.items() if at < limit_s]:
-            self._leave(sequence)
-
-    def _leave(self, sequence: int) -> None:
-        if self._under_way.pop(sequence, None) is not None:
-            self._free.release()
+            self.leave(sequence)

@@ -19,6 +19,7 @@ _FLOOR: Final = 0.05
 _CPU_FLOOR: Final = 0.15
 """CPU a message has one figure a run, so its bound is a plain share."""
 _UNLIKE_LOOPS: Final = 1.15
+_UNLIKE_RECALLED: Final = 0.05
 
 _BLOCKS: Final = {"p50_ms": 1, "p95_ms": 1, "p99_ms": 1, "answers_per_s": -1}
 _COUNTS: Final = ("lost", "dropped", "duplicates", "both", "degraded")
@@ -69,8 +70,11 @@ def _doubts_of(label: str, run: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _unlike(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
-    if before["workload"]["digest"] != after["workload"]["digest"]:
+    if _asked(before) != _asked(after):
         yield "the workloads differ"
+    shares = [run.get("recalled_share") or 0.0 for run in (before, after)]
+    if abs(shares[0] - shares[1]) > _UNLIKE_RECALLED:
+        yield f"workers remembered {shares[0]:.0%} and {shares[1]:.0%} of the texts from before"
     for name in ("processor", "cores"):
         if before["environment"][name] != after["environment"][name]:
             yield f"the machines differ: {name}"
@@ -80,6 +84,11 @@ def _unlike(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str
     for name in ("policies", "guards"):
         if before[name] != after[name]:
             yield f"the {name} differ"
+
+
+def _asked(run: Mapping[str, Any]) -> dict[str, Any]:
+    """The workload but for its seed: other texts of the same kind are the same load."""
+    return {k: v for k, v in run["workload"].items() if k not in {"seed", "digest"}}
 
 
 def bound(before: Sequence[float], after: Sequence[float]) -> float:

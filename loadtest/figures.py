@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from loadtest import measure, schedule, scrape
+from loadtest import measure, processes, schedule, scrape
 from loadtest.histogram import Latencies
 from loadtest.measure import Floats, Joined
 from loadtest.rows import OBSERVER, STATUSES, Vitals
@@ -20,12 +20,17 @@ BLOCKS: Final = 10
 """Stretches of a run whose differences say how noisy its figures are."""
 
 _CLOCK_STEP_MS: Final = 5.0
+_FEW_SKEWED: Final = 3
 _OBSERVER_LATE_MS: Final = 500.0
+_WHOLE_CORE: Final = 0.9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Taken:
-    """Everything a run brought home; times monotonic in ns, offsets in us."""
+    """Everything a run brought home; times monotonic in ns, offsets in us.
+
+    `unwatched` says what samples of the stack are missing, in words.
+    """
 
     workload: Workload
     scheduled: int
@@ -40,6 +45,7 @@ class Taken:
     unreadable: int
     triton_instances: int = 1
     interrupted: bool = False
+    unwatched: Sequence[str] = ()
 
 
 def counts(taken: Taken) -> dict[str, int]:
@@ -51,6 +57,7 @@ def counts(taken: Taken) -> dict[str, int]:
         "scheduled": taken.scheduled,
         "sent": len(joined.rows),
         "accepted": accepted,
+        "refused": len(joined.rows) - accepted,
         "verdicts": int(np.count_nonzero(joined.verdict >= 0)),
         "dead_lettered": int(np.count_nonzero(joined.dead >= 0)),
         "malformed": int(np.count_nonzero(joined.rows["malformed"])),
@@ -67,9 +74,9 @@ def counts(taken: Taken) -> dict[str, int]:
 def latencies(taken: Taken) -> dict[str, Latencies]:
     """Histograms by row name: end to end, naive, acknowledgement and the stages.
 
-    A message that was accepted and has no outcome counts end to end with the
-    time that it had waited when the run gave up: a lower bound, but leaving it
-    out would show only those that were quick.
+    A message that was sent and has no outcome, refused by Kafka or not, counts
+    end to end with the time that it had waited when the run gave up: a lower
+    bound, but leaving it out would show only those that were quick.
     """
     kept = warm(taken)
     joined = taken.joined
@@ -83,6 +90,18 @@ def latencies(taken: Taken) -> dict[str, Latencies]:
         rows["added"] = measure.added_ms(joined)
     made = {name: _histogram(values[kept]) for name, values in rows.items()}
     return made | {"late": taken.late, "ack": taken.ack}
+
+
+def stages(taken: Taken) -> dict[str, float]:
+    """Mean milliseconds of each stage over the scored messages after the warm-up.
+
+    They add up to the end-to-end mean of just these; empty when there are none.
+    """
+    spans = measure.stages_ms(taken.joined, sum(taken.offset_us) / 2)
+    known = warm(taken) & ~np.isnan(np.sum(list(spans.values()), axis=0))
+    if not known.any():
+        return {}
+    return {name: float(values[known].mean()) for name, values in spans.items()}
 
 
 def warm(taken: Taken) -> measure.Rows:
@@ -101,7 +120,7 @@ def pace(taken: Taken) -> dict[str, float]:
     last_ns = int(joined.column("seen_ns").max(initial=0))
     total_s = max(sending_s, (last_ns - taken.start_ns) / 1e9)
     return {
-        "offered_per_s": taken.scheduled / sending_s,
+        "offered_per_s": (len(joined.rows) if taken.interrupted else taken.scheduled) / sending_s,
         "throughput_per_s": int(np.count_nonzero(joined.answered)) / total_s,
         "sending_s": sending_s,
         "total_s": total_s,
@@ -150,58 +169,29 @@ def backlog_max(taken: Taken) -> int:
 
 
 def usage(taken: Taken) -> dict[str, dict[str, float]]:
-    """By process: CPU in cores over the run, peak memory in MiB, CPU a message in us."""
-    found: dict[str, dict[str, float]] = {}
+    """By process: CPU in cores over the run, peak memory in MiB, CPU a message in us.
+
+    CPU is counted from the first send to the last outcome: waiting before and after is
+    no part of the load.
+    """
     messages = max(1, int(np.count_nonzero(taken.joined.answered)))
-    for name in {name for look in taken.vitals for name in look.usage}:
-        looks = [look for look in taken.vitals if name in look.usage]
-        spent_s = looks[-1].usage[name].cpu_s - looks[0].usage[name].cpu_s
-        seconds = (looks[-1].at_ns - looks[0].at_ns) / 1e9
-        found[name] = {
-            "cpu_cores": spent_s / seconds if seconds > 0 else 0.0,
-            "cpu_us_per_message": 1e6 * spent_s / messages,
-            "rss_max_mib": max(look.usage[name].rss_bytes for look in looks) / 2**20,
-        }
-    return dict(sorted(found.items()))
+    end_ns = taken.start_ns + int(pace(taken)["total_s"] * 1e9)
+    return processes.usage(taken.vitals, taken.start_ns, end_ns, messages)
 
 
 def inside(taken: Taken) -> dict[str, Mapping[str, float]]:
     """What Triton and the worker say of their own parts, in milliseconds, over the run."""
-    made: dict[str, Mapping[str, float]] = {}
-    triton = difference(taken.vitals, "triton")
-    for part, mean_ms in scrape.triton_means_ms(triton).items():
-        made[f"triton_{part}"] = {"avg": mean_ms}
-    worker = difference(taken.vitals, "worker")
-    for stage in scrape.WORKER_STAGES:
-        if (spread := scrape.worker_stage_ms(worker, stage)) is not None:
-            made[f"worker_{stage}"] = spread
-    return made
+    return scrape.inside_ms(_gained(taken, "triton"), _gained(taken, "worker"))
 
 
 def triton_load(taken: Taken) -> dict[str, float]:
-    """Requests, rows and seconds of compute that Triton counted over the run.
-
-    Triton charges each request with the whole execution that it shared with others.
-    """
-    delta = difference(taken.vitals, "triton")
-    if not delta:
-        return {}
-    requests = delta.get(scrape.TRITON_REQUESTS, 0.0)
-    executions = min(requests, delta.get(scrape.TRITON_EXECUTIONS, requests))
-    share = executions / requests if requests else 1.0
-    return {
-        "instances": float(taken.triton_instances),
-        "requests": requests,
-        "rows": delta.get(scrape.TRITON_ROWS, 0.0),
-        "compute_s": share * delta.get(scrape.TRITON_PARTS["compute"], 0.0) / 1e6,
-        "queue_s": delta.get(scrape.TRITON_PARTS["queue"], 0.0) / 1e6,
-    }
+    """Requests, rows and seconds of compute that Triton counted over the run."""
+    return scrape.triton_load(_gained(taken, "triton"), taken.triton_instances)
 
 
-def difference(vitals: Sequence[Vitals], name: str) -> scrape.Values:
-    """What counters gained between the first and the last sample; empty without both."""
-    known = [value for look in vitals if (value := getattr(look, name)) is not None]
-    return scrape.difference(known[-1], known[0]) if len(known) > 1 else {}
+def recalled_share(taken: Taken) -> float | None:
+    """The share of messages that workers judged without a guard call; None where none tells."""
+    return scrape.recalled_share(_gained(taken, "worker"))
 
 
 def lag_max(taken: Taken) -> int | None:
@@ -220,9 +210,12 @@ def reasons(taken: Taken) -> list[str]:
             f"the generator was late: p99 {late['p99']:,.0f} ms behind its schedule,"
             f" at most {limit.late_p99_ms:g} ms count"
         )
-    if len(taken.joined.rows) < limit.sent_share * taken.scheduled:
-        share = 100 * len(taken.joined.rows) / max(1, taken.scheduled)
-        found.append(f"only {share:.1f} % of the schedule was sent")
+    counted, whole = counts(taken), max(1, taken.scheduled)
+    if counted["sent"] < limit.sent_share * taken.scheduled:
+        found.append(f"only {100 * counted['sent'] / whole:.1f} % of the schedule was sent")
+    elif counted["accepted"] < limit.sent_share * taken.scheduled:
+        share = 100 * counted["accepted"] / whole
+        found.append(f"Kafka accepted only {share:.1f} % of the schedule")
     if taken.interrupted:
         found.append("it was interrupted")
     return found
@@ -230,10 +223,20 @@ def reasons(taken: Taken) -> list[str]:
 
 def warnings(taken: Taken) -> list[str]:
     """What makes figures less sure without making the run invalid."""
-    found = []
+    found = [*taken.unwatched]
     step_ms = abs(taken.offset_us[1] - taken.offset_us[0]) / 1000
     if step_ms > _CLOCK_STEP_MS:
         found.append(f"the wall clock moved by {step_ms:.0f} ms: stages after sending are skewed")
+    if (skewed := measure.backwards(taken.joined, sum(taken.offset_us) / 2)) > _FEW_SKEWED:
+        found.append(
+            f"{skewed:,} messages have a stage below zero: the worker's clock is not this"
+            " machine's. The stages leave them out, and those of the others are as doubtful"
+        )
+    if refused := counts(taken)["refused"]:
+        found.append(
+            f"Kafka did not accept {refused:,} messages, which count in the latency with what"
+            " they had waited when the run ended: a lower bound"
+        )
     if open_ := counts(taken)["lost"]:
         found.append(
             f"{open_:,} messages had no outcome when the run gave up on them,"
@@ -245,8 +248,13 @@ def warnings(taken: Taken) -> list[str]:
         found.append(
             f"the observer stalled for up to {max(late):,.0f} ms: latencies may be too high"
         )
-    if any(OBSERVER in look.usage for look in taken.vitals) and _busy(taken) > 0.9:
+    if processes.busiest(taken.vitals, OBSERVER) > _WHOLE_CORE:
         found.append("the observer used a whole core: latencies may be too high")
+    if (share := recalled_share(taken) or 0.0) > scrape.RECALLED_MUCH:
+        found.append(
+            f"{share:.0%} of the messages had no guard call of their own, as workers remembered"
+            " their texts: the figures say little of the guard"
+        )
     return found
 
 
@@ -259,15 +267,16 @@ def statistics(summaries: Mapping[str, Mapping[str, float] | None]) -> dict[str,
     }
 
 
+def _gained(taken: Taken, name: str) -> scrape.Values:
+    """What counters gained over the samples; empty without two of a page."""
+    return scrape.gained([pages for look in taken.vitals if (pages := getattr(look, name))])
+
+
 def _at_least(taken: Taken, values_ms: Floats, since: str) -> Floats:
-    """The values, with what was waited so far where a message is still open."""
+    """The values, with what was waited so far where a message has no outcome."""
     joined = taken.joined
     waited_ms = (taken.ended_ns - joined.rows[since]) / 1e6
-    return np.where(joined.accepted & ~joined.answered, waited_ms, values_ms)
-
-
-def _busy(taken: Taken) -> float:
-    return usage(taken).get(OBSERVER, {}).get("cpu_cores", 0.0)
+    return np.where(joined.answered, values_ms, waited_ms)
 
 
 def _degraded(joined: Joined) -> int:

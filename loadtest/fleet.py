@@ -75,15 +75,21 @@ class Fleet:
         return max((told.late_ms for told in self._latest.values()), default=0.0)
 
     async def run(self, messages: int) -> int:
-        """Send everything; returns the start (monotonic ns) that schedules count from."""
+        """Send everything; returns the start (monotonic ns) that schedules count from.
+
+        Raises SluiceError when a generator fails; the others are stopped on exit.
+        """
         encoding_ns = messages * _ENCODE_NS // max(1, len(self._processes))
         head_start_ns = min(_HEAD_START_NS + encoding_ns, _LONGEST_HEAD_START_NS)
         start_ns = time.monotonic_ns() + head_start_ns
         for process in self._processes:
             _stdin(process).write(f"go {start_ns}\n".encode("ascii"))
-        async with asyncio.TaskGroup() as group:
-            for number in range(len(self._processes)):
-                group.create_task(self._expect(number, "done"))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for number in range(len(self._processes)):
+                    group.create_task(self._expect(number, "done"))
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from None
         return start_ns
 
     def merged(self, name: str) -> Latencies:
@@ -95,8 +101,9 @@ class Fleet:
         return merged
 
     def rows(self) -> Any:
-        """A row for each message that was sent, by sequence number."""
-        return orders.load_rows([Path(order.rows) for order in self._orders])
+        """A row for each message that was sent, by sequence number; none before they are done."""
+        done = [number for number, told in self._latest.items() if told.event == "done"]
+        return orders.load_rows([Path(self._orders[number].rows) for number in done])
 
     def halt(self) -> None:
         """Let them send no more; they still say what they did."""
@@ -123,7 +130,10 @@ class Fleet:
             if told.event == event:
                 return
             if told.event == "failed":
-                raise DependencyUnavailable(f"a generator stopped: {told.error}", remedy="")
+                raise DependencyUnavailable(
+                    f"generator-{number + 1} stopped: {told.error.rstrip('.')}",
+                    remedy="Correct that, then run it again",
+                )
         raise SluiceError(
             f"generator-{number + 1} ended before it was {event}", remedy="Run it again"
         )

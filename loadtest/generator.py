@@ -76,7 +76,7 @@ class Generator:
         telling = asyncio.create_task(self._tell())
         try:
             if isinstance(self._workload.load, Closed):
-                await self._closed(self._workload.load)
+                await self._closed(self._workload.load, start_ns)
             else:
                 await self._open(start_ns)
             await self._sender.flush(_FLUSH_WITHIN_S)
@@ -133,11 +133,13 @@ class Generator:
         due = schedule.due(plan, arrivals=self._workload.arrivals, seed=self._workload.seed)
         return islice(enumerate(due), self._order.part, None, self._order.of)
 
-    async def _closed(self, load: Closed) -> None:
-        """Send the next message when one of those under way has its outcome."""
+    async def _closed(self, load: Closed, start_ns: int) -> None:
+        """From the start on, send the next message when one of those under way has ended."""
         part, of = self._order.part, self._order.of
         slots = len(range(part, load.concurrency, of)) or 1
         async with Window.open(self._settings, self._order.run, slots) as window:
+            self._sender.on_refused = window.leave
+            await self._until(start_ns)
             for sequence in range(part, load.messages, of):
                 await window.enter(sequence, timeout_s=load.timeout_s)
                 now_ns = time.monotonic_ns()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, Self
@@ -11,6 +13,7 @@ from hdrh.histogram import HdrHistogram
 _LOWEST_US: Final = 1
 _HIGHEST_US: Final = 4 * 3600 * 1_000_000
 _DIGITS: Final = 3
+_DEVIATION: Final = re.compile(rb"(StdDeviation +=) *[0-9.]+")
 PERCENTILES: Final = {"p50": 50.0, "p75": 75.0, "p90": 90.0, "p95": 95.0, "p99": 99.0, "p999": 99.9}
 
 
@@ -72,5 +75,8 @@ class Latencies:
 
     def write_hgrm(self, path: Path) -> None:
         """Write the percentile distribution in milliseconds, as HdrHistogram's plotter reads it."""
-        with path.open("wb") as file:
-            self._histogram.output_percentile_distribution(file, 1000.0, 5)
+        page = io.BytesIO()
+        self._histogram.output_percentile_distribution(page, 1000.0, 5)
+        # The library scales every figure but this one, which it leaves in microseconds.
+        deviation = b"%13.3f" % (self._histogram.get_stddev() / 1000)
+        path.write_bytes(_DEVIATION.sub(rb"\g<1>" + deviation, page.getvalue()))

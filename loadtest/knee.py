@@ -9,6 +9,10 @@ _BEHIND_S: Final = 1.0
 """A backlog that takes longer than this to work off after the last send was growing."""
 
 _SATURATED: Final = 0.85
+_NO_FAILURE: Final = frozenset({"holds", "invalid", "interrupted"})
+"""States of a step at which the stack did not fail."""
+
+_UNLIMITED: Final = "Nothing limited in the range that was tried."
 _STAGES: Final = {
     "late": "the generator's lateness",
     "to_worker": "waiting in Kafka and for a batch",
@@ -23,6 +27,7 @@ def step(summary: Mapping[str, Any], rate_per_s: float, *, p95_limit_ms: float) 
     end_to_end = summary["rows_ms"]["end_to_end"] or {}
     return {
         "rate_per_s": rate_per_s,
+        "seed": summary["workload"]["seed"],
         "throughput_per_s": summary["pace"]["throughput_per_s"],
         **{f"{name}_ms": end_to_end.get(name) for name in ("p50", "p95", "p99")},
         "backlog_max": summary["backlog_max"],
@@ -33,9 +38,8 @@ def step(summary: Mapping[str, Any], rate_per_s: float, *, p95_limit_ms: float) 
         "dropped": summary["counts"]["dropped"],
         "usage": summary["usage"],
         "triton": summary["triton"],
-        "stages_ms": {
-            name: row["avg"] for name in _STAGES if (row := summary["rows_ms"].get(name))
-        },
+        "recalled_share": summary["recalled_share"],
+        "stages_ms": summary["stages_ms"],
         "state": state(summary, p95_limit_ms),
     }
 
@@ -45,7 +49,7 @@ def state(summary: Mapping[str, Any], p95_limit_ms: float) -> str:
     if summary["interrupted"]:
         return "interrupted"
     pace, p95 = summary["pace"], (summary["rows_ms"]["end_to_end"] or {}).get("p95")
-    if not summary["valid"]:
+    if not summary["valid"] and not _kafka_refused(summary):
         return "invalid"
     if summary["counts"]["dropped"]:
         return "dropped"
@@ -54,15 +58,24 @@ def state(summary: Mapping[str, Any], p95_limit_ms: float) -> str:
     return "holds" if p95 is not None and p95 <= p95_limit_ms else "slow"
 
 
+def _kafka_refused(summary: Mapping[str, Any]) -> bool:
+    """Whether the generator kept its schedule, and Kafka did not accept what it sent."""
+    counts, validity = summary["counts"], summary["workload"]["validity"]
+    due = validity["sent_share"] * counts["scheduled"]
+    late_ms = (summary["rows_ms"]["late"] or {}).get("p99", 0.0)
+    in_time = late_ms <= validity["late_p99_ms"] and counts["sent"] >= due
+    return bool(in_time and counts["accepted"] < due)
+
+
 def find(steps: Sequence[Mapping[str, Any]], *, cores: int) -> dict[str, Any]:
     """The knee: bounds of the rate (None where open), in words, and what limits there.
 
-    A step that was cut short says nothing.
+    A step that was cut short says nothing; an invalid one nothing of the rate.
     """
-    steps = [each for each in steps if each["state"] != "interrupted"]
     held = [each for each in steps if each["state"] == "holds"]
-    failed = [each for each in steps if each["state"] != "holds"]
-    bad = failed[0] if failed else None
+    bad = next((each for each in steps if each["state"] not in _NO_FAILURE), None)
+    unsure = next((each for each in steps if each["state"] == "invalid"), None)
+    cause = bad or unsure
     good = max(
         (each for each in held if bad is None or each["rate_per_s"] < bad["rate_per_s"]),
         key=lambda each: each["rate_per_s"],
@@ -71,8 +84,8 @@ def find(steps: Sequence[Mapping[str, Any]], *, cores: int) -> dict[str, Any]:
     return {
         "holds_per_s": good["rate_per_s"] if good else None,
         "breaks_per_s": bad["rate_per_s"] if bad else None,
-        "text": _words(good, bad),
-        "limit": limit(bad, cores=cores) if bad else "Nothing limited in the range that was tried.",
+        "text": _words(good, bad, unsure),
+        "limit": limit(cause, cores=cores) if cause else _UNLIMITED,
     }
 
 
@@ -110,13 +123,27 @@ def _no_limit(step: Mapping[str, Any]) -> str:
     )
 
 
-def _words(good: Mapping[str, Any] | None, bad: Mapping[str, Any] | None) -> str:
-    if good is None and bad is None:
-        return "No rate was finished."
+def _words(
+    good: Mapping[str, Any] | None, bad: Mapping[str, Any] | None, unsure: Mapping[str, Any] | None
+) -> str:
     if good is None:
-        rate = f" ({bad['rate_per_s']:,g} per second: {bad['state']})" if bad else ""
-        return f"Already the lowest rate did not hold{rate}."
+        return _words_of_none(bad, unsure)
     holds = f"{good['rate_per_s']:,g} messages per second hold, p95 {good['p95_ms']:,.0f} ms"
-    if bad is None:
-        return f"{holds}; no rate that was tried broke it."
-    return f"{holds}; {bad['rate_per_s']:,g} do not ({bad['state']})."
+    if bad is not None:
+        return f"{holds}; {bad['rate_per_s']:,g} do not ({bad['state']})."
+    if unsure is not None:
+        return f"{holds}; {_nothing_said(unsure)}."
+    return f"{holds}; no rate that was tried broke it."
+
+
+def _words_of_none(bad: Mapping[str, Any] | None, unsure: Mapping[str, Any] | None) -> str:
+    if bad is not None:
+        rate = f"{bad['rate_per_s']:,g} per second: {bad['state']}"
+        return f"Already the lowest rate did not hold ({rate})."
+    if unsure is not None:
+        return f"No rate was measured: {_nothing_said(unsure)}."
+    return "No rate was finished."
+
+
+def _nothing_said(unsure: Mapping[str, Any]) -> str:
+    return f"the run at {unsure['rate_per_s']:,g} is invalid, which says nothing of the stack"

@@ -25,6 +25,8 @@ Floats = NDArray[np.float64]
 _AT: Final = {name: index for index, name in enumerate(FIELDS)}
 _NONE: Final = -1
 STAGES: Final = ("late", "to_worker", "judge", "conclude", "deliver")
+_CLOCKS_AGREE_MS: Final = 1.0
+"""A stage may be so far below zero: the offset between the clocks is as good as that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,10 +34,11 @@ class Joined:
     """Each sent message with the first of its outcomes.
 
     `rows` as of `rows.ROW`; `seen` int64 [outcomes, FIELDS]; `verdict` and
-    `dead` index `seen` for each row, -1 where there is none; `duplicates` and
-    `foreign` count outcomes beyond the first, and of others' messages. `call_us`
-    is what each one's own guard call took, NaN where the audit log does not say;
-    None where it was not read.
+    `dead` index `seen` for each row, -1 where there is none. `duplicates` counts
+    a message's outcomes beyond the first of their sort, whatever positions they
+    name; `foreign` those of others' messages. `call_us` is what each one's own
+    guard call took, NaN where the audit log does not say; None where it was not
+    read.
     """
 
     rows: Rows
@@ -76,14 +79,16 @@ def join(rows: Rows, seen: Rows, calls: Rows | None = None) -> Joined:
     """
     owner = _owners(rows, seen)
     own = owner >= 0
-    repeat = seen[:, _AT["repeat"]] > 0
     dead = seen[:, _AT["dead"]] > 0
+    verdicts = _earliest(len(rows), owner, own & ~dead)
+    letters = _earliest(len(rows), owner, own & dead)
+    first = np.count_nonzero(verdicts >= 0) + np.count_nonzero(letters >= 0)
     return Joined(
         rows=rows,
         seen=seen,
-        verdict=_earliest(len(rows), owner, own & ~dead),
-        dead=_earliest(len(rows), owner, own & dead),
-        duplicates=int(np.count_nonzero(own & repeat)),
+        verdict=verdicts,
+        dead=letters,
+        duplicates=int(np.count_nonzero(own) - first),
         foreign=int(np.count_nonzero(~own)),
         call_us=None if calls is None else _calls(rows, calls),
     )
@@ -117,7 +122,27 @@ def ack_ms(joined: Joined) -> Floats:
 
 
 def stages_ms(joined: Joined, offset_us: float) -> Mapping[str, Floats]:
-    """The stages of scored messages by name; `offset_us` is wall minus monotonic."""
+    """The stages of scored messages by name; `offset_us` is wall minus monotonic.
+
+    A message that went back in time is left out of all: see `backwards`.
+    """
+    spans = _spans_ms(joined, offset_us)
+    told = ~_any_backwards(spans)
+    return {name: np.where(told, values, np.nan) for name, values in spans.items()}
+
+
+def backwards(joined: Joined, offset_us: float) -> int:
+    """How many scored messages have a stage below -1 ms: the worker's clock is another."""
+    return int(np.count_nonzero(_any_backwards(_spans_ms(joined, offset_us))))
+
+
+def _any_backwards(spans: Mapping[str, Floats]) -> Rows:
+    early = [spans[name] < -_CLOCKS_AGREE_MS for name in STAGES[1:]]
+    return np.asarray(np.any(early, axis=0))
+
+
+def _spans_ms(joined: Joined, offset_us: float) -> dict[str, Floats]:
+    """The stages as the stamps have them; NaN where a message was not scored."""
     scored = joined.column("scored_us", joined.verdict)
     whole = scored > 0
     stamps = {

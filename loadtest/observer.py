@@ -16,7 +16,6 @@ from loadtest import stamp
 from loadtest.rows import COMPLETION, FIELDS, PROMPT, STATUSES
 from pipeline import codec, headers
 from pipeline.adapters.kafka import KafkaReader, Record
-from pipeline.dedupe import Deduplicator
 from pipeline.errors import Rejected, SluiceError
 from pipeline.events import Position, Verdict
 from pipeline.ranges import Edge
@@ -25,7 +24,10 @@ from pipeline.settings import Settings
 
 
 class Observer:
-    """Outcomes since it was opened, as rows of `FIELDS`."""
+    """Outcomes since it was opened, as rows of `FIELDS`.
+
+    `answered` are the sequence numbers that they carry, of this run alone.
+    """
 
     def __init__(self, settings: Settings, run: str) -> None:
         topics = settings.topics
@@ -33,11 +35,10 @@ class Observer:
         self._verdicts = topics.verdicts
         self._kinds = {topics.prompts: PROMPT, topics.completions: COMPLETION}
         self._schemas = codec.load_schemas(shipped("schemas"))
-        self._seen = {False: Deduplicator(), True: Deduplicator()}
         self._rows = array("q")
         self._task: asyncio.Task[None] | None = None
         self.unreadable = 0
-        self.new = 0
+        self.answered: set[int] = set()
         self.policies: set[tuple[str, str, str]] = set()
         self.guards: set[tuple[str, str, str]] = set()
 
@@ -105,13 +106,11 @@ class Observer:
         kind = self._kinds.get(at.topic)
         if kind is None:
             return  # another deployment's input on a shared outcome topic
-        new = self._seen[dead].is_new(at)
-        self.new += new and sequence is not None
+        if sequence is not None:
+            self.answered.add(sequence)
         own = -1 if sequence is None else sequence
         stamps = [0 if moment is None else _micros(moment) for moment in times]
-        self._rows.extend(
-            (int(dead), kind, at.partition, at.offset, own, seen_ns, *stamps, status, int(not new))
-        )
+        self._rows.extend((int(dead), kind, at.partition, at.offset, own, seen_ns, *stamps, status))
 
     def _name_parts(self, verdict: Verdict) -> None:
         policy = verdict.policy

@@ -6,7 +6,7 @@ both over the rate, so that idling is not counted.
 Their inverse is what one of them can do. At a share rho of that, p95 follows
 `base + k * rho / (1 - rho)`, the shape of a single queue, fitted to the steps
 that held. rho is the largest share that keeps p95 within the target, at most
-0.8. Replicas add up linearly.
+0.8; a target that takes less than 0.05 is refused. Replicas add up linearly.
 
 What it leaves out: the broker's limits, network between machines, skewed
 keys, and processors other than the one that was measured.
@@ -15,32 +15,29 @@ keys, and processors other than the one that was measured.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
+from loadtest import costs, scrape
+from loadtest.costs import Cost
 from pipeline.errors import Misconfigured
 
 _MOST: Final = 0.8
 _LEAST: Final = 0.05
-_SPREAD_ALONE: Final = 0.25
-"""The uncertainty of a cost that one or two steps measured: a guess, and a wide one."""
+"""A smaller share of capacity would rest on the noise of `base` alone."""
 
-_SPREAD_LEAST: Final = 0.05
 _UNSURE: Final = 0.5
 
+_SAYS_NOTHING: Final = frozenset({"invalid", "interrupted", "dropped"})
+_STEP: Final = frozenset(
+    {"state", "rate_per_s", "throughput_per_s", "p95_ms", "total_s", "answered", "usage", "triton"}
+)
+_KNEE: Final = frozenset({"holds_per_s", "breaks_per_s"})
 _PARTITIONS_PER_WORKER: Final = 2
 _FAR: Final = 10.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cost:
-    """Seconds a message takes of one worker or Triton server; `spread` is +- a share."""
-
-    seconds: float
-    spread: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,29 +68,14 @@ class Plan:
 
 def plan(sweep: Mapping[str, Any], *, rate_per_s: float, p95_ms: float) -> Plan:
     """The plan for a target; raises Misconfigured when the sweep cannot carry one."""
-    held = [each for each in sweep["steps"] if each["state"] == "holds"]
-    if not held:
-        raise Misconfigured(
-            "no step of the sweep held, so there is nothing to plan from",
-            remedy="Sweep again from a lower rate",
-        )
-    # A step that was too slow still shows what a message costs; one that was late does not.
-    seen = [each for each in sweep["steps"] if each["state"] not in {"invalid", "interrupted"}]
-    worker, triton = _cost(seen, _worker_busy), _cost(seen, _triton_busy)
-    if triton is None or worker is None:
-        raise Misconfigured(
-            "the sweep did not see what worker and Triton use",
-            remedy="Sweep with --embedded, or name --triton-metrics and --watch worker=PID",
-        )
-    workers_used = _workers(held[-1])
-    capacity = min(1 / triton.seconds, workers_used / worker.seconds)
+    held = _held(sweep)
+    # A step that was too slow still shows what a message costs; one that was late, or left
+    # messages without an outcome, does not.
+    seen = [each for each in sweep["steps"] if each["state"] not in _SAYS_NOTHING]
+    worker, triton = costs.measured(seen)
+    capacity = min(1 / triton.seconds, max(map(costs.workers, seen)) / worker.seconds)
     base_ms, slope_ms = fit([(s["rate_per_s"] / capacity, s["p95_ms"]) for s in held])
-    if base_ms >= p95_ms:
-        raise Misconfigured(
-            f"p95 is {base_ms:,.0f} ms without load: no number of replicas brings {p95_ms:g} ms",
-            remedy="Take a faster guard, or shorter texts",
-        )
-    share = utilisation(base_ms, slope_ms, p95_ms)
+    share = _share(base_ms, slope_ms, p95_ms)
     doubt = _knee_spread(sweep)
     workers = need(rate_per_s, worker, share, doubt)
     return Plan(
@@ -111,7 +93,7 @@ def plan(sweep: Mapping[str, Any], *, rate_per_s: float, p95_ms: float) -> Plan:
             likely=_PARTITIONS_PER_WORKER * workers.likely,
             high=_PARTITIONS_PER_WORKER * workers.high,
         ),
-        remarks=tuple(_remarks(sweep, held, rate_per_s, (worker, triton))),
+        remarks=(*_recalled(seen), *_remarks(sweep, held, rate_per_s, (worker, triton))),
     )
 
 
@@ -130,11 +112,9 @@ def fit(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
 
 
 def utilisation(base_ms: float, slope_ms: float, p95_ms: float) -> float:
-    """The share of capacity at which p95 reaches the target; between 0.05 and 0.8."""
-    if slope_ms <= 0:
-        return _MOST
-    room = (p95_ms - base_ms) / slope_ms
-    return float(min(_MOST, max(_LEAST, room / (1 + room))))
+    """The share of capacity at which p95 reaches a target above the base; at most 0.8."""
+    room_ms = p95_ms - base_ms
+    return float(min(_MOST, room_ms / (room_ms + slope_ms)))
 
 
 def need(rate_per_s: float, cost: Cost, share: float, doubt: float) -> Need:
@@ -148,61 +128,73 @@ def need(rate_per_s: float, cost: Cost, share: float, doubt: float) -> Need:
     )
 
 
-def _cost(steps: Sequence[Mapping[str, Any]], busy: Any) -> Cost | None:
-    """The slope of busy seconds a second over answers a second; what idles costs nothing."""
-    known = [
-        (step["throughput_per_s"], value) for step in steps if (value := busy(step)) is not None
-    ]
-    if not known:
-        return None
-    x, y = (np.array(column, dtype=float) for column in zip(*known, strict=True))
-    if len(known) < 2:
-        return Cost(seconds=float(y[0] / x[0]), spread=_SPREAD_ALONE)
-    slope, idle = np.polyfit(x, y, 1)
-    if slope <= 0 or idle < 0:
-        slope, idle = float(x @ y / (x @ x)), 0.0
-    return Cost(seconds=float(slope), spread=_spread(x, y - slope * x - idle, float(slope)))
+def _held(sweep: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The steps that held; raises Misconfigured without any, or when it is no sweep."""
+    if not _is_sweep(sweep):
+        raise Misconfigured("the document is not a sweep", remedy="Give a sweep's folder")
+    held = [each for each in sweep["steps"] if each["state"] == "holds"]
+    if not held:
+        raise Misconfigured(
+            "no step of the sweep held, so there is nothing to plan from",
+            remedy="Sweep again from a lower rate",
+        )
+    return held
 
 
-def _spread(x: Any, residuals: Any, slope: float) -> float:
-    """Two standard errors of a slope, as a share of it; at least 5 %."""
-    if len(x) < 3:
-        return _SPREAD_ALONE
-    variance = float(residuals @ residuals) / (len(x) - 2)
-    error = math.sqrt(variance / float(((x - x.mean()) ** 2).sum()))
-    return max(_SPREAD_LEAST, 2 * error / slope)
+def _is_sweep(document: Mapping[str, Any]) -> bool:
+    """Whether a document has what a plan reads."""
+    knee, steps = document.get("knee"), document.get("steps")
+    return (
+        "target" in document
+        and isinstance(knee, Mapping)
+        and knee.keys() >= _KNEE
+        and isinstance(steps, list)
+        and all(isinstance(each, Mapping) and each.keys() >= _STEP for each in steps)
+    )
 
 
-def _worker_busy(step: Mapping[str, Any]) -> float | None:
-    used = [each["cpu_cores"] for name, each in step["usage"].items() if "worker" in name]
-    return sum(used) if used else None
-
-
-def _triton_busy(step: Mapping[str, Any]) -> float | None:
-    compute_s, instances = step["triton"].get("compute_s"), step["triton"].get("instances", 1.0)
-    return compute_s / instances / step["total_s"] if compute_s and step["answered"] else None
-
-
-def _workers(step: Mapping[str, Any]) -> int:
-    return sum("worker" in name for name in step["usage"])
+def _share(base_ms: float, slope_ms: float, p95_ms: float) -> float:
+    """The utilisation that keeps the target; raises Misconfigured where next to none does."""
+    if base_ms >= p95_ms:
+        raise Misconfigured(
+            f"p95 is {base_ms:,.0f} ms without load: no number of replicas brings {p95_ms:g} ms",
+            remedy="Take a faster guard, or shorter texts",
+        )
+    share = utilisation(base_ms, slope_ms, p95_ms)
+    if share < _LEAST:
+        raise Misconfigured(
+            f"p95 within {p95_ms:g} ms would leave replicas more than {1 - _LEAST:.0%} idle:"
+            f" the fit has base {base_ms:,.0f} ms and k {slope_ms:,.0f} ms",
+            remedy="Allow more, take a faster guard or shorter texts, or sweep more rates",
+        )
+    return share
 
 
 def _knee_spread(sweep: Mapping[str, Any]) -> float:
     """Half the gap between the rate that held and the one that broke, as a share."""
     holds, breaks = sweep["knee"]["holds_per_s"], sweep["knee"]["breaks_per_s"]
     if holds is None or breaks is None:
-        return _SPREAD_ALONE
+        return costs.SPREAD_ALONE
     return float((breaks - holds) / (breaks + holds))
+
+
+def _recalled(steps: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    share = max(each.get("recalled_share") or 0.0 for each in steps)
+    if share > scrape.RECALLED_MUCH:
+        yield (
+            f"up to {share:.0%} of a step's messages had no guard call, as workers remembered their"
+            " texts: messages cost more than this, so sweep again with texts that differ"
+        )
 
 
 def _remarks(
     sweep: Mapping[str, Any],
     held: Sequence[Mapping[str, Any]],
     rate_per_s: float,
-    costs: Sequence[Cost],
+    both: Sequence[Cost],
 ) -> list[str]:
     found = []
-    if max(each.spread for each in costs) > _UNSURE:
+    if max(each.spread for each in both) > _UNSURE:
         found.append("the steps disagree about what a message costs: sweep on a quiet machine")
     beyond = rate_per_s / max(each["rate_per_s"] for each in held)
     if beyond > _FAR:

@@ -103,12 +103,13 @@ def _percentiles(latencies: Mapping[str, Latencies]) -> tuple[str, str, str]:
 
 def _stages(summary: Mapping[str, Any]) -> tuple[str, str, str]:
     title = "Where the time goes"
-    means = {
-        label: row["avg"]
-        for name, label in _STAGES.items()
-        if (row := summary["rows_ms"].get(name)) is not None
-    }
-    return title, "The stages add up to the end-to-end mean.", charts.bars(title, means)
+    stages = summary["stages_ms"]
+    if not stages:
+        return title, "", ""
+    whole_ms = table.milliseconds(sum(stages.values()))
+    remark = f"Means of scored messages after the warm-up; end to end they took {whole_ms} ms."
+    means = {label: stages[name] for name, label in _STAGES.items() if name in stages}
+    return title, remark, charts.bars(title, means)
 
 
 def _over_time(heat: Heat | None) -> tuple[str, str, str]:

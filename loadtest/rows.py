@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from loadtest.scrape import Values
+from loadtest.scrape import Pages
 from pipeline.events import Status
 
 ROW: Final = np.dtype(
@@ -37,7 +37,6 @@ FIELDS: Final = (
     "scored_us",
     "emitted_us",
     "status",  # index into `STATUSES`
-    "repeat",  # 1 when an outcome of this sort was seen for the position before
 )
 STATUSES: Final = (Status.SCORED, Status.DEGRADED, Status.UNSCANNED, Status.UNKNOWN)
 
@@ -60,6 +59,6 @@ class Vitals:
     at_ns: int
     late_ms: float
     lag: int | None
-    triton: Values | None
-    worker: Values | None
+    triton: Pages | None
+    worker: Pages | None
     usage: Mapping[str, Usage] = field(default_factory=dict)

@@ -28,6 +28,7 @@ from loadtest.workload import Closed, Constant, Texts, Workload
 from pipeline.settings import Settings
 
 PRIME_PER_S: Final = 200.0
+_PRIMING: Final = "priming"
 _POLL_S: Final = 0.1
 _GRACE_S: Final = 0.5
 """After the last outcome: long enough for a duplicate that was on its way."""
@@ -59,7 +60,7 @@ class Running:
         self._name = name
         self._target = target
         self._run = secrets.token_hex(4)
-        self._scheduled = planned(workload)
+        self._scheduled = self._due = planned(workload)
         self._began_s = time.monotonic()
         self._phase = "connecting"
         self._fleet: Fleet | None = None
@@ -70,10 +71,10 @@ class Running:
         """Progress in one line."""
         sent = self._fleet.total("sent") if self._fleet else 0
         late_ms = self._fleet.late_ms() if self._fleet else 0.0
-        seen = self._observer.new if self._observer else 0
+        seen = len(self._observer.answered) if self._observer else 0
         return (
             f"{self._name}: {self._phase}, t={time.monotonic() - self._began_s:.0f}s"
-            f" sent={sent:,}/{self._scheduled:,} outcomes={seen:,} late={late_ms:.0f}ms"
+            f" sent={sent:,}/{self._due:,} outcomes={seen:,} late={late_ms:.0f}ms"
         )
 
     def stop(self) -> None:
@@ -108,7 +109,9 @@ class Running:
         async with AsyncExitStack() as stack:
             observer = await stack.enter_async_context(Observer.open(settings, self._run))
             self._observer = observer
-            orders = self._orders(self._workload, self._run, scratch)
+            # Stopped while it was primed, it needs no generator to send nothing.
+            stopped = self._interrupted
+            orders = [] if stopped else self._orders(self._workload, self._run, scratch)
             fleet = await stack.enter_async_context(Fleet(orders))
             self._fleet = fleet
             calls = await GuardCalls.from_now(settings) if self._workload.guard_calls else None
@@ -118,12 +121,12 @@ class Running:
             stack.callback(watching.cancel)
             before_us = _offset_us()
             self._phase = "sending"
-            start_ns = await fleet.run(self._scheduled)
+            start_ns = await self._send(fleet)
             self._phase = "settling"
             await self._settle(fleet, observer)
             ended_ns, after_us = time.monotonic_ns(), _offset_us()
             watching.cancel()
-            await asyncio.gather(watching, return_exceptions=True)
+            (ended,) = await asyncio.gather(watching, return_exceptions=True)
             await watch.once()
             rows = fleet.rows()
             taken = Taken(
@@ -140,22 +143,33 @@ class Running:
                 unreadable=observer.unreadable,
                 triton_instances=self._target.triton_instances,
                 interrupted=self._interrupted,
+                unwatched=_unwatched(watch, ended),
             )
         return taken, observer
 
     async def _prime(self, scratch: Path) -> None:
         """Send other texts first, which count for nothing: code and caches are warm then."""
-        self._phase = "priming"
+        self._phase = _PRIMING
         load, run = priming(self._workload), secrets.token_hex(4)
         orders = self._orders(load, run, scratch)
         async with Observer.open(self._target.settings, run) as observer, Fleet(orders) as fleet:
-            await fleet.run(planned(load))
+            self._fleet, self._observer, self._due = fleet, observer, planned(load)
+            await self._send(fleet)
             await self._settle(fleet, observer)
+        self._fleet, self._due, self._phase = None, self._scheduled, "connecting"
+
+    async def _send(self, fleet: Fleet) -> int:
+        """Send what is due, nothing once the run was stopped; returns the start."""
+        return time.monotonic_ns() if self._interrupted else await fleet.run(self._due)
 
     async def _settle(self, fleet: Fleet, observer: Observer) -> None:
         """Wait until every accepted message has an outcome, at most `settle_s`."""
         deadline_s = time.monotonic() + self._workload.settle_s
-        while observer.new < fleet.total("accepted") and time.monotonic() < deadline_s:
+        rows = fleet.rows()
+        awaited = set(rows["sequence"][rows["acked_ns"] > 0].tolist())
+        while (awaited := awaited - observer.answered) and time.monotonic() < deadline_s:
+            if self._interrupted and self._phase == _PRIMING:
+                return  # its outcomes count for nothing
             observer.check()
             await asyncio.sleep(_POLL_S)
         await asyncio.sleep(_GRACE_S)
@@ -200,6 +214,14 @@ def planned(workload: Workload) -> int:
     plan = schedule.segments(workload.load)
     due = schedule.due(plan, arrivals=workload.arrivals, seed=workload.seed)
     return sum(1 for _ in due)
+
+
+def _unwatched(watch: Watch, ended: BaseException | None) -> tuple[str, ...]:
+    """What the watch missed, in words; `ended` is what ended it, its cancellation as a rule."""
+    found = [f"no metrics came from {url}: its figures are missing" for url in watch.silent]
+    if isinstance(ended, Exception):
+        found.append(f"samples of the stack ended early ({type(ended).__name__}: {ended})")
+    return tuple(found)
 
 
 def _offset_us() -> float:

@@ -19,8 +19,8 @@ from pipeline.errors import SluiceError
 from pipeline.ports import Outgoing
 
 _NAMES: Final = rows.ROW.names or ()
-_SENT, _ACKED, _PARTITION, _OFFSET = (
-    _NAMES.index(name) for name in ("sent_ns", "acked_ns", "partition", "offset")
+_SEQUENCE, _SENT, _ACKED, _PARTITION, _OFFSET = (
+    _NAMES.index(name) for name in ("sequence", "sent_ns", "acked_ns", "partition", "offset")
 )
 Row = list[int]
 Told = Callable[["asyncio.Future[Any]"], tuple[int, int]]
@@ -38,7 +38,10 @@ class Ready:
 
 
 class Sender:
-    """Sends what is ready, waits for no acknowledgement, and notes each."""
+    """Sends what is ready, waits for no acknowledgement, and notes each.
+
+    `on_refused` is called with the sequence number of a message that Kafka did not take.
+    """
 
     def __init__(self, publisher: KafkaPublisher, completions: str) -> None:
         """`completions` is the topic whose messages are noted as such."""
@@ -50,6 +53,7 @@ class Sender:
         self._pumping: set[tuple[str, int]] = set()
         self.late, self.acknowledged = Latencies(), Latencies()
         self.accepted = self.refused = 0
+        self.on_refused: Callable[[int], None] = lambda _: None
         self.late_ns = 0
 
     @property
@@ -89,7 +93,7 @@ class Sender:
         try:
             pending = await self._publisher.send(ready.record)
         except SluiceError:
-            self.refused += 1
+            self._refuse([row])
             return
         self._await(pending, [row], lambda at: (at.result().partition, at.result().offset))
 
@@ -98,7 +102,7 @@ class Sender:
         try:
             places = await self._publisher.by_place([ready.record for ready, _ in noted])
         except SluiceError:
-            self.refused += len(noted)
+            self._refuse([row for _, row in noted])
             return
         for place, part in places.items():
             self._lanes[place] += [(record, rows_of[id(record)]) for record in part]
@@ -119,7 +123,7 @@ class Sender:
                 taken, first = await self._publisher.append(*place, records)
             except SluiceError:
                 taken = len(records)
-                self.refused += taken
+                self._refuse([row for _, row in lane[:taken]])
             else:
                 queued = [row for _, row in lane[:taken]]
                 self._await(first, queued, lambda at: (place[1], at.result()))
@@ -134,12 +138,17 @@ class Sender:
         self._waiting.add(pending)
         pending.add_done_callback(self._waiting.discard)
 
+    def _refuse(self, group: Sequence[Row]) -> None:
+        self.refused += len(group)
+        for row in group:
+            self.on_refused(row[_SEQUENCE])
+
     def _ended(self, at: asyncio.Future[Any], group: Sequence[Row], told: Told) -> None:
         if at.cancelled():
             return
         error = at.exception()
         if isinstance(error, SluiceError):
-            self.refused += len(group)
+            self._refuse(group)
             return
         if error is not None:
             raise error

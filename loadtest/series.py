@@ -110,7 +110,7 @@ def _between(before: Vitals, after: Vitals, names: Sequence[str]) -> Row:
         row[f"rss_mib_{name}"] = new.rss_bytes / 2**20 if new else None
     means = {}
     if before.triton is not None and after.triton is not None:
-        means = dict(scrape.triton_means_ms(scrape.difference(after.triton, before.triton)))
+        means = dict(scrape.triton_means_ms(scrape.gained([before.triton, after.triton])))
     return row | {f"triton_{part}_ms": means.get(part) for part in ("queue", "compute")}
 
 

@@ -51,8 +51,10 @@ def summarise(taken: Taken, about: About) -> dict[str, Any]:
         "pace": pace,
         **extremes,
         "rows_ms": rows,
+        "stages_ms": figures.stages(taken),
         "inside_ms": figures.inside(taken),
         "triton": figures.triton_load(taken),
+        "recalled_share": figures.recalled_share(taken),
         "usage": figures.usage(taken),
         "blocks": figures.blocks(taken),
     }

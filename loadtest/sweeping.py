@@ -20,6 +20,8 @@ from pipeline.errors import Misconfigured
 FILE: Final = "sweep.json"
 FORMAT: Final = 1
 _ATTEMPTS: Final = 3
+_SEEDS_APART: Final = 2
+"""From run to run, as workers remember texts; what primes a run has the seed in between."""
 
 
 class Sweeping:
@@ -64,6 +66,7 @@ class Sweeping:
             "name": self._name,
             "question": self._steps[0][1].question,
             "target": self._target.name,
+            "seed": self._steps[0][1].seed,
             "began_at": began_at,
             "environment": machine,
             "limit_p95_ms": self._limit_ms,
@@ -78,8 +81,8 @@ class Sweeping:
     async def _step(self, rate: float, workload: Workload, folder: Path) -> dict[str, Any]:
         """One rate; tried again when the generator, not the stack, was the one that failed."""
         name = f"{rate:g}-per-s"
-        for _ in range(_ATTEMPTS):
-            self._running = Running(workload, name, self._target)
+        for attempt in range(_ATTEMPTS):
+            self._running = Running(later(workload, attempt), name, self._target)
             summary = await self._running.finish(folder / name)
             step = knee.step(summary, rate, p95_limit_ms=self._limit_ms)
             if step["state"] != "invalid" or self._stopped:
@@ -90,7 +93,10 @@ class Sweeping:
 def steps(
     workload: Workload, rates: Sequence[float] | None, step_s: float | None
 ) -> list[tuple[float, Workload]]:
-    """The runs of a sweep; raises Misconfigured when rates are missing or not ascending."""
+    """The runs of a sweep, no two with the same texts.
+
+    Raises Misconfigured when rates are missing or not ascending.
+    """
     load = workload.load
     if isinstance(load, Sweep):
         rates, step_s = rates or load.rates_per_s, step_s or load.step_s
@@ -99,7 +105,15 @@ def steps(
             "a sweep needs ascending rates",
             remedy="Give --rates 50,100,200, or a workload with load.mode = 'sweep'",
         )
-    return [(rate, _at(workload, rate, step_s or 15.0)) for rate in rates]
+    return [
+        (rate, later(_at(workload, rate, step_s or 15.0), number * _ATTEMPTS))
+        for number, rate in enumerate(rates)
+    ]
+
+
+def later(workload: Workload, runs: int) -> Workload:
+    """The workload so many runs later: the same load with other texts, as its seed says."""
+    return workload.model_copy(update={"seed": workload.seed + _SEEDS_APART * runs})
 
 
 def read(where: Path) -> dict[str, Any]:

@@ -99,6 +99,11 @@ def _cells(spread: Mapping[str, float] | None, mark: str) -> list[str]:
     return [f"{mark}{milliseconds(spread[name])}" if name in spread else "-" for name in COLUMNS]
 
 
+def share(value: float | None) -> str:
+    """A share as a percentage; `-` where it is not known."""
+    return "-" if value is None else f"{value:.0%}"
+
+
 def milliseconds(value: float) -> str:
     """Milliseconds: tenths below a hundred, grouped above."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.2f}" if value < 10 else f"{value:.1f}"

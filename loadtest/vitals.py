@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
@@ -13,7 +13,7 @@ import psutil
 
 from loadtest import scrape
 from loadtest.rows import OBSERVER, Usage, Vitals
-from loadtest.scrape import Values
+from loadtest.scrape import Pages, Values
 from pipeline.adapters.kafka import KafkaReader
 from pipeline.settings import Settings
 
@@ -54,6 +54,13 @@ class Watch:
             self.samples.append(await self._look(reader, 0.0))
         return self.samples[-1]
 
+    @property
+    def silent(self) -> list[str]:
+        """The addresses that gave no page of metrics in any sample."""
+        pages = [page for look in self.samples for page in (look.triton, look.worker) if page]
+        heard = {url for page in pages for url in page}
+        return [url for url in (*self._triton_urls, *self._worker_urls) if url not in heard]
+
     async def _look(self, reader: KafkaReader, late_ms: float) -> Vitals:
         at_ns = time.monotonic_ns()
         usage = {
@@ -70,7 +77,7 @@ class Watch:
             usage=usage,
         )
 
-    async def _fetched(self, urls: tuple[str, ...]) -> Values | None:
+    async def _fetched(self, urls: tuple[str, ...]) -> Pages | None:
         return await asyncio.to_thread(fetch, urls) if urls else None
 
     async def _lag(self, reader: KafkaReader) -> int | None:
@@ -104,15 +111,14 @@ def usage_of(pid: int, *, alone: bool = False) -> Usage | None:
     return Usage(cpu_s=cpu_s, rss_bytes=rss_bytes)
 
 
-def fetch(urls: Iterable[str]) -> Values | None:
-    """The samples of all addresses, added up; None when one does not answer."""
-    total: dict[str, float] = {}
+def fetch(urls: Iterable[str]) -> Pages | None:
+    """The samples of each address that gives a page of metrics; None when none does."""
+    found: dict[str, Values] = {}
     for url in urls:
         try:
             with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as answer:  # noqa: S310
                 text = answer.read().decode("utf-8", "replace")
-        except (urllib.error.URLError, OSError):
-            return None
-        for name, value in scrape.parse(text).items():
-            total[name] = total.get(name, 0.0) + value
-    return total
+            found[url] = scrape.parse(text)
+        except (OSError, http.client.HTTPException, ValueError):
+            continue  # nobody there, another protocol, no address, or another page
+    return found or None

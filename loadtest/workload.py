@@ -158,7 +158,7 @@ class Workload(_Part):
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the canonical form: equal workloads compare, others do not."""
+        """SHA-256 of the canonical form: equal workloads, seed included, have equal digests."""
         document = orjson.dumps(self.model_dump(mode="json"), option=orjson.OPT_SORT_KEYS)
         return hashlib.sha256(document).hexdigest()
 

@@ -1,8 +1,9 @@
 """`python -m loadtest.bench.ceiling`: the worker end to end, beside Triton alone.
 
-The same texts in the same windows; Triton driven directly at the concurrency it
-does best at, the worker from Kafka to Kafka with a backlog that never ends. One
-after the other, round by round; the median of the rounds' ratios counts.
+The same texts in the same windows under the same guard settings, every message
+counted: Triton driven directly at the concurrency it does best at, the worker from
+Kafka to Kafka, from its readiness to the last outcome. One after the other, round
+by round; the median of the rounds' ratios counts.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import shutil
 import statistics
 import sys
 import time
@@ -22,13 +22,16 @@ from typing import Any, Final
 from loadtest import environment, mix, workload
 from loadtest.bench.answer import answer, say
 from loadtest.bench.drain import drain
+from loadtest.bench.options import positive, writable
 from loadtest.stamp import message_id
 from pipeline import codec, settings, wiring
 from pipeline.adapters.kafka import KafkaPublisher
 from pipeline.adapters.triton import TritonClassifier
 from pipeline.batching import plan
+from pipeline.embedded.scratch import scratch
 from pipeline.embedded.stack import EmbeddedStack
 from pipeline.envelope import Envelope
+from pipeline.errors import Misconfigured
 from pipeline.events import Kind, Message
 from pipeline.guards.framing import frame
 from pipeline.resources import shipped
@@ -36,8 +39,17 @@ from pipeline.scoring import Guard
 from pipeline.settings import Settings
 
 CONCURRENCIES: Final = (1, 2, 3, 4, 6)
+MESSAGES: Final = 4_000
+"""Several times what a worker holds at once: its first and last moments must not decide."""
+
+_TRIED: Final = 1_000
+"""Messages that are enough to find the best concurrency."""
+
 _TOGETHER: Final = 64
 """Messages whose windows are planned together, as a worker's batch is."""
+
+_GUARDS: Final = {"cache_entries": 0, "first": None}
+"""Every window is asked about, by both, and by one guard."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,37 +120,38 @@ async def ask_once(triton: TritonClassifier, guard: Guard, calls: Sequence[Call]
 async def measure(name: str, count: int, rounds: int) -> dict[str, Any]:
     """Every figure, as it goes to `--json`."""
     load = workload.read(workload.find(name))
-    wanted = settings.load({"guards": {"cache_entries": 0, "first": None}})
-    data = settings.home() / "loadtest" / f"ceiling-{os.getpid()}"
-    stack = EmbeddedStack(
-        wanted, home=settings.home(), data=data, environ=dict(os.environ), say=say
-    )
-    machine = environment.describe()
-    try:
+    wanted = settings.load({"guards": _GUARDS})
+    guard = only_guard(wanted)
+    home, machine = settings.home(), environment.describe()
+    with scratch(home / "loadtest", prefix="ceiling-", say=say) as data:
+        stack = EmbeddedStack(wanted, home=home, data=data, environ=dict(os.environ), say=say)
         async with stack:
-            at = settings.load({"guards": {"cache_entries": 0, "first": None}, **stack.overrides()})
+            at = settings.load({"guards": _GUARDS, **stack.overrides()})
             messages = messages_of(load, count)
             await _publish(messages, at)
-            found = await _compare(messages, at, rounds, data)
-    finally:
-        shutil.rmtree(data, ignore_errors=True)
+            found = await _compare(guard, messages, at, rounds, data)
     return {"workload": name, "messages": count, "environment": machine, **found}
 
 
+def only_guard(at: Settings) -> Guard:
+    """The configured guard; raises Misconfigured when there are several."""
+    found = wiring.load_guards(at.guards)
+    if len(found) != 1:
+        raise Misconfigured(
+            f"guards.names has {len(found)} guards: Triton alone is driven with one",
+            remedy="Name one of them, as in SLUICE_GUARDS__NAMES='[\"default\"]'",
+        )
+    return found[0]
+
+
 async def _compare(
-    messages: Sequence[Message], at: Settings, rounds: int, folder: Path
+    guard: Guard, messages: Sequence[Message], at: Settings, rounds: int, folder: Path
 ) -> dict[str, Any]:
-    (guard,) = wiring.load_guards(at.guards)
     calls = calls_of(guard, messages, at)
-    tried = {each: await direct(guard, calls, at, each) for each in CONCURRENCIES}
-    best = min(tried, key=tried.__getitem__)
+    tried = await _tried(guard, messages[:_TRIED], at)
+    best = max(tried, key=tried.__getitem__)
     say(f"Triton alone does best with {best} calls in flight")
-    common: dict[str, dict[str, Any]] = {
-        "kafka": {"bootstrap_servers": at.kafka.bootstrap_servers},
-        "topics": {},
-        "triton": {"url": at.triton.url},
-        "guards": {"cache_entries": 0},
-    }
+    common = for_worker(at)
     alone, whole, ratios, cpu_us = [], [], [], []
     for number in range(rounds):
         drained = None
@@ -152,12 +165,28 @@ async def _compare(
         say(f"round {number + 1}: {alone[-1]:.1f}/s alone, {whole[-1]:.1f}/s end to end")
     return {
         "tokens": sum(call.length * len(call.rows) for call in calls),
-        "concurrencies_per_s": {str(c): len(messages) / s for c, s in tried.items()},
+        "concurrencies_per_s": {str(each): per_s for each, per_s in tried.items()},
         "concurrency": best,
         "alone_per_s": alone,
         "worker_per_s": whole,
         "worker_cpu_us": cpu_us,
         "ratios": ratios,
+    }
+
+
+async def _tried(guard: Guard, messages: Sequence[Message], at: Settings) -> dict[int, float]:
+    """Messages a second by Triton alone, by calls in flight."""
+    calls = calls_of(guard, messages, at)
+    return {each: len(messages) / await direct(guard, calls, at, each) for each in CONCURRENCIES}
+
+
+def for_worker(at: Settings) -> dict[str, dict[str, Any]]:
+    """The settings under which Triton is driven directly, for the worker to run under."""
+    return {
+        "kafka": {"bootstrap_servers": at.kafka.bootstrap_servers},
+        "topics": at.topics.model_dump(mode="json"),
+        "triton": at.triton.model_dump(mode="json"),
+        "guards": at.guards.model_dump(mode="json"),
     }
 
 
@@ -195,9 +224,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print; 1 when it could not be measured."""
     parser = argparse.ArgumentParser(prog="python -m loadtest.bench.ceiling", description=__doc__)
     parser.add_argument("--workload", default="osprey-gate-10k-at-1000-per-s", help="for its mix")
-    parser.add_argument("--messages", type=int, default=1000)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure there")
+    parser.add_argument(
+        "--messages", type=positive, default=MESSAGES, help="well above worker.messages_in_flight"
+    )
+    parser.add_argument("--rounds", type=positive, default=3)
+    parser.add_argument("--json", type=writable, metavar="FILE", help="write every figure there")
     given = parser.parse_args(arguments)
     return answer(measure(given.workload, given.messages, given.rounds), lines, given.json)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+WORKER: Final = "sluice"
 QUIX: Final = "quix"
 QUIX_PYTHON: Final = Path(".sluice/bench/bin/python")
 """Where `make bench` installs Quix Streams: it wants an older pydantic than ours."""
@@ -35,7 +36,7 @@ class Contender:
 _PEERS: Final = "loadtest.bench.peers"
 ALL: Final = (
     Contender(
-        name="sluice", title="Sluice worker, as shipped", module=("pipeline", "worker"), rows=64
+        name=WORKER, title="Sluice worker, as shipped", module=("pipeline", "worker"), rows=64
     ),
     Contender(
         name="faust",

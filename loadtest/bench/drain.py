@@ -39,9 +39,13 @@ _OUTPUTS: Final = ("verdicts", "audit", "dead_letters")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """Outcomes so far, and what all workers together have used."""
+    """Outcomes so far, and what all workers together have used.
+
+    `reading`: a worker had said that it is ready.
+    """
 
     at_s: float
+    reading: bool
     outcomes: int
     cpu_s: float
     rss_mib: float
@@ -49,9 +53,11 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drained:
-    """How a drain went: in its middle, and `whole_per_s` from the first outcome to the last.
+    """How a drain went: in its middle, and `whole_per_s` from readiness to the last outcome.
 
-    Long texts end last, so that the middle flatters a mix with some.
+    Long texts end last, so that the middle flatters a mix with some. From the
+    first outcome would flatter it too: by then the guard has judged hundreds
+    whose batches are not complete.
     """
 
     per_s: float
@@ -78,10 +84,15 @@ def figures(samples: Sequence[Sample], messages: int) -> Drained:
     done = last.outcomes - first.outcomes
     return Drained(
         per_s=done / (last.at_s - first.at_s),
-        whole_per_s=(samples[-1].outcomes - begun.outcomes) / (samples[-1].at_s - begun.at_s),
+        whole_per_s=samples[-1].outcomes / (samples[-1].at_s - _idle_until_s(samples)),
         cpu_us=(last.cpu_s - first.cpu_s) / done * 1e6,
         samples=tuple(samples),
     )
+
+
+def _idle_until_s(samples: Sequence[Sample]) -> float:
+    """When no worker was known to read yet: before its first outcome, not after."""
+    return max((s.at_s for s in samples if not s.reading), default=samples[0].at_s)
 
 
 async def drain(common: Settings, messages: int, folder: Path, workers: int = 1) -> Drained:
@@ -127,7 +138,7 @@ async def _watch(
 ) -> list[Sample]:
     """Samples up to the last outcome: all are there once no more come."""
     samples: list[Sample] = []
-    moved_s, outcomes, last = time.monotonic(), 0, 0
+    moved_s, outcomes, last, reading = time.monotonic(), 0, 0, False
     while outcomes < messages or time.monotonic() - moved_s < _QUIET_S:
         await asyncio.sleep(_EVERY_S)
         now_s, before = time.monotonic(), outcomes
@@ -138,9 +149,22 @@ async def _watch(
         if ended or now_s - moved_s > _STALLED_S:
             log = (ended or workers[0]).log
             raise SluiceError("a worker ended or stalled", remedy=f"Read its log, {log}")
+        reading = reading or outcomes > 0 or await _any_ready(workers)
         cpu_s, rss = _used(workers)
-        samples.append(Sample(at_s=now_s, outcomes=outcomes, cpu_s=cpu_s, rss_mib=rss / 2**20))
+        samples.append(
+            Sample(
+                at_s=now_s,
+                reading=reading,
+                outcomes=outcomes,
+                cpu_s=cpu_s,
+                rss_mib=rss / 2**20,
+            )
+        )
     return samples[:last]
+
+
+async def _any_ready(workers: Sequence[EmbeddedWorker]) -> bool:
+    return any(await asyncio.gather(*(worker.ready() for worker in workers)))
 
 
 def _used(workers: Sequence[EmbeddedWorker]) -> tuple[float, int]:

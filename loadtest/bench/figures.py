@@ -26,17 +26,30 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lap:
-    """One contender's run: microseconds of CPU a message, messages a second."""
+    """One contender's run: microseconds of CPU a message, messages a second.
+
+    `tokenise_us`: what of it tokenising cost in the same round, by itself.
+    """
 
     cpu_us: float
     per_s: float
+    tokenise_us: float = 0.0
+
+    @property
+    def net_us(self) -> float:
+        """CPU a message without tokenising."""
+        return self.cpu_us - self.tokenise_us
+
+
+Turn = Mapping[str, Lap | None]
+"""Laps that ran one directly after the other, by contender; None: too short to measure."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """A contender's medians over its rounds; times in microseconds a message.
+    """A contender's medians over its laps; times in microseconds a message.
 
-    `net_us` is `cpu_us` without tokenising; `spread_us` the range of its rounds.
+    `net_us` is CPU without tokenising; `spread_us` the range of `cpu_us`.
     """
 
     cpu_us: float
@@ -44,7 +57,7 @@ class Standing:
     net_us: float
     spread_us: tuple[float, float]
     per_s: float
-    rounds: int
+    laps: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,49 +89,37 @@ def lap(samples: Sequence[Sample], messages: int) -> Lap | None:
     )
 
 
-def standing(laps: Sequence[Lap | None], tokenise_us: float) -> Standing | None:
-    """A contender's medians; None when no round could be measured."""
+def standing(laps: Sequence[Lap | None]) -> Standing | None:
+    """A contender's medians; None when no lap could be measured."""
     known = [each for each in laps if each is not None]
     if not known:
         return None
     spent = [each.cpu_us for each in known]
     return Standing(
         cpu_us=median(spent),
-        tokenise_us=tokenise_us,
-        net_us=median(spent) - tokenise_us,
+        tokenise_us=median(each.tokenise_us for each in known),
+        net_us=median(each.net_us for each in known),
         spread_us=(min(spent), max(spent)),
         per_s=median(each.per_s for each in known),
-        rounds=len(known),
+        laps=len(known),
     )
 
 
-def ratio(
-    above: Sequence[Lap | None], below: Sequence[Lap | None], tokenise: tuple[float, float]
-) -> float | None:
-    """The median over rounds of one contender's CPU over another's, without tokenising.
+def ratios(turns: Sequence[Turn], base: str) -> dict[str, float]:
+    """Each contender's CPU a message over that of `base`, without tokenising; medians.
 
-    A round's two laps ran one after the other, so that a busy minute of the
-    machine is in both. None without a round in which both were measured.
+    Taken within turns: a busy minute of the machine is in both laps. Nothing
+    of a contender that shares no turn with `base` in which both were measured.
     """
-    found = [
-        (over.cpu_us - tokenise[0]) / (under.cpu_us - tokenise[1])
-        for over, under in zip(above, below, strict=True)
-        if over is not None and under is not None and under.cpu_us > tokenise[1]
-    ]
-    return median(found) if found else None
-
-
-def ratios(
-    laps: Mapping[str, Sequence[Lap | None]], tokenise_us: Mapping[str, float], base: str
-) -> dict[str, float]:
-    """Each contender's CPU a message over that of `base`, without tokenising."""
-    if base not in laps:
-        return {}
-    found = {
-        name: ratio(own, laps[base], (tokenise_us[name], tokenise_us[base]))
-        for name, own in laps.items()
-    }
-    return {name: value for name, value in found.items() if value is not None}
+    found: dict[str, list[float]] = {}
+    for turn in turns:
+        under = turn.get(base)
+        if under is None or under.net_us <= 0:
+            continue
+        for name, over in turn.items():
+            if over is not None:
+                found.setdefault(name, []).append(over.net_us / under.net_us)
+    return {name: median(values) for name, values in found.items()}
 
 
 def goals(standings: Mapping[str, Standing], over_sluice: Mapping[str, float]) -> list[Goal]:

@@ -24,6 +24,8 @@ from typing import Final
 
 import orjson
 
+from loadtest.bench.answer import status
+from loadtest.bench.options import positive
 from pipeline import codec, settings, wiring
 from pipeline.adapters.kafka import KafkaPublisher
 from pipeline.adapters.kafka_topics import ROLES, create_topics
@@ -141,9 +143,9 @@ async def measure(count: int, rounds: int, policy: Path | None) -> int:
             }
             for number in range(1, rounds + 1):
                 out = Path(scratch) / f"out-{number}"
-                status = await asyncio.to_thread(_once, variables, given, out, count)
-                if status:
-                    return status
+                ended = await asyncio.to_thread(_once, variables, given, out, count)
+                if ended:
+                    return ended
     return 0
 
 
@@ -177,13 +179,13 @@ def _once(variables: dict[str, str], policy: Path, out: Path, count: int) -> int
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run it; 0, or the status of a command that failed."""
+    """Run it; 0, 1 when it could not be measured, or the status of a command that failed."""
     parser = argparse.ArgumentParser(prog="python -m loadtest.bench.replay", description=__doc__)
-    parser.add_argument("--records", type=int, default=100_000)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--records", type=positive, default=100_000)
+    parser.add_argument("--rounds", type=positive, default=3)
     parser.add_argument("--policy", type=Path, help="none: the shipped one, a little stricter")
     given = parser.parse_args(arguments)
-    return asyncio.run(measure(given.records, given.rounds, given.policy))
+    return status(lambda: asyncio.run(measure(given.records, given.rounds, given.policy)))
 
 
 if __name__ == "__main__":

@@ -58,14 +58,14 @@ def _named(roles: Sequence[str], own: str) -> dict[str, str]:
 
 
 def variables(chosen: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """This process's environment with its own settings replaced by these."""
+    """This process's environment with its own settings replaced by these.
+
+    A settings file is still read; what is chosen here is stronger.
+    """
     kept = {name: value for name, value in os.environ.items() if not name.startswith("SLUICE_")}
+    # A section as one JSON value: only there can "none" be said, against what a file says.
     return kept | {
-        f"SLUICE_{section}__{key}".upper(): value
-        if isinstance(value, str)
-        else orjson.dumps(value).decode()
-        for section, keys in chosen.items()
-        for key, value in keys.items()
+        f"SLUICE_{section}".upper(): orjson.dumps(keys).decode() for section, keys in chosen.items()
     }
 
 

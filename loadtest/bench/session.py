@@ -1,19 +1,19 @@
-"""A whole benchmark: rounds in which each contender runs once, then the figures."""
+"""A whole benchmark: rounds in which each peer runs beside the worker, then the figures."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from loadtest import environment
 from loadtest.bench import contenders, figures, race, scene
-from loadtest.bench.contenders import Contender
-from loadtest.bench.figures import Lap, Standing
+from loadtest.bench.contenders import WORKER, Contender
+from loadtest.bench.figures import Lap, Standing, Turn
 from loadtest.bench.scene import Scene
 from pipeline.embedded import EmbeddedKafka
 from pipeline.embedded.process import ManagedProcess
@@ -34,28 +34,28 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What came of it; `absent` says why a contender did not take part."""
+    """What came of it, turn by turn; `absent` says why a contender did not take part."""
 
     plan: Plan
     environment: dict[str, Any]
     value_bytes: int
     titles: dict[str, str]
-    laps: dict[str, list[Lap | None]]
-    tokenise_us: dict[str, float]
+    turns: list[Turn]
     absent: dict[str, str]
 
     @property
     def standings(self) -> dict[str, Standing]:
         """Medians of those that could be measured."""
         made = {
-            name: figures.standing(laps, self.tokenise_us[name]) for name, laps in self.laps.items()
+            name: figures.standing([turn[name] for turn in self.turns if name in turn])
+            for name in self.titles
         }
         return {name: standing for name, standing in made.items() if standing is not None}
 
     @property
     def over_sluice(self) -> dict[str, float]:
-        """Each contender's net CPU over the worker's, by rounds."""
-        return figures.ratios(self.laps, self.tokenise_us, "sluice")
+        """Each contender's net CPU over the worker's, by turns."""
+        return figures.ratios(self.turns, WORKER)
 
     @property
     def goals(self) -> list[figures.Goal]:
@@ -86,15 +86,13 @@ async def run(plan: Plan, *, say: Say, kafka: EmbeddedKafka | None = None) -> Re
             scene.open_scene(broker, folder, plan.messages) as ready,
         ):
             say(f"{plan.messages:,} messages of {ready.value_bytes} bytes are in Kafka")
-            tokenise_us = await _tokenising(ready, taking_part)
-            laps = await _rounds(ready, taking_part, plan.rounds, say)
+            done = await _rounds(ready, taking_part, plan.rounds, say)
     return Report(
         plan=plan,
         environment=before,
         value_bytes=ready.value_bytes,
         titles={contender.name: contender.title for contender in taking_part},
-        laps=laps,
-        tokenise_us=tokenise_us,
+        turns=done,
         absent=absent,
     )
 
@@ -120,26 +118,46 @@ async def _broker(
         yield started
 
 
+def turns(taking_part: Sequence[Contender], number: int) -> list[tuple[Contender, ...]]:
+    """Who runs directly after whom in a round: every peer beside the worker.
+
+    One lap of the worker stands between two peers and serves both. From round
+    to round peers change places, and who of a turn is first changes.
+    """
+    worker = [each for each in taking_part if each.name == WORKER]
+    peers = [each for each in taking_part if each.name != WORKER]
+    if not peers:
+        return [tuple(worker)]
+    first = number % len(peers)
+    rotated = [*peers[first:], *peers[:first]]
+    made = [
+        (before, *worker, *rotated[at + 1 : at + 2])
+        for at, before in enumerate(rotated)
+        if at % 2 == 0
+    ]
+    return made if number % 2 else [turn[::-1] for turn in made]
+
+
 async def _rounds(
     ready: Scene, taking_part: Sequence[Contender], rounds: int, say: Say
-) -> dict[str, list[Lap | None]]:
-    """Laps by contender; each round begins with another one, so that none is always first."""
-    laps: dict[str, list[Lap | None]] = {contender.name: [] for contender in taking_part}
+) -> list[Turn]:
+    """The laps of all turns; tokenising is measured in each round, at its speed."""
+    done: list[Turn] = []
     for number in range(rounds):
-        turn = number % max(1, len(taking_part))
-        for contender in (*taking_part[turn:], *taking_part[:turn]):
-            lap = await race.run(ready, contender)
-            laps[contender.name].append(lap)
-            say(f"round {number + 1} of {rounds}: {contender.name} {_short(lap)}")
-    return laps
+        by_rows = await _tokenising(ready, {each.rows for each in taking_part})
+        for contending in turns(taking_part, number):
+            turn: dict[str, Lap | None] = {}
+            for each in contending:
+                lap = await race.run(ready, each)
+                turn[each.name] = lap and replace(lap, tokenise_us=by_rows[each.rows])
+                say(f"round {number + 1} of {rounds}: {each.name} {_short(lap)}")
+            done.append(turn)
+    return done
 
 
-async def _tokenising(ready: Scene, taking_part: Sequence[Contender]) -> dict[str, float]:
-    """Microseconds of CPU a message for tokenising alone, as each contender batches it."""
-    by_rows = {
-        rows: await _tokenising_at(ready, rows) for rows in {each.rows for each in taking_part}
-    }
-    return {contender.name: by_rows[contender.rows] for contender in taking_part}
+async def _tokenising(ready: Scene, batches: Collection[int]) -> dict[int, float]:
+    """Microseconds of CPU a message for tokenising alone, by messages at a time."""
+    return {rows: await _tokenising_at(ready, rows) for rows in batches}
 
 
 async def _tokenising_at(ready: Scene, rows: int) -> float:

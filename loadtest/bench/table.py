@@ -10,7 +10,7 @@ from loadtest.bench.session import Report
 BUSY_SHARE: Final = 0.25
 """Load average before the run, as a share of the cores, from which figures are doubtful."""
 
-_HEAD: Final = ("", "CPU", "tokenise", "net", "rounds' range", "/ sluice", "messages/s")
+_HEAD: Final = ("", "CPU", "tokenise", "net", "laps' range", "/ sluice", "messages/s")
 
 
 def lines(report: Report) -> Iterator[str]:
@@ -19,8 +19,8 @@ def lines(report: Report) -> Iterator[str]:
     if warning := busy(report.environment):
         yield warning
     yield (
-        f"{report.plan.messages:,} messages of {report.value_bytes} bytes, medians of"
-        f" {report.plan.rounds} interleaved rounds; microseconds of CPU a message"
+        f"{report.plan.messages:,} messages of {report.value_bytes} bytes, medians of the laps of"
+        f" {report.plan.rounds} rounds; microseconds of CPU a message"
     )
     yield ""
     yield from _aligned([_HEAD, *_rows(report)])

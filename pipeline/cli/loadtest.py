@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,10 +20,9 @@ from pipeline.errors import Misconfigured
 if TYPE_CHECKING:
     from loadtest.workload import Workload
 
-app = typer.Typer(
-    help="Load tests: open loop, measured from the intended send time.", no_args_is_help=True
-)
+app = typer.Typer(help="Load tests: open loop, measured from the intended send time.")
 _EXTRA: Final = ("hdrh", "jinja2", "matplotlib", "psutil")
+_SEEDS: Final = 1_000_000_000
 
 WorkloadName = Annotated[str, typer.Argument(help="A TOML file, or the name of a saved one.")]
 Embedded = Annotated[bool, typer.Option("--embedded", help="Start a stack of its own.")]
@@ -39,6 +39,12 @@ WorkerMetrics = Annotated[
 Watched = Annotated[
     list[str] | None,
     typer.Option("--watch", metavar="NAME=PID", help="A process of the stack that runs here."),
+]
+Seed = Annotated[
+    int | None,
+    typer.Option(
+        "--seed", min=0, help="Which texts; else the file's, or new ones for a running stack."
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
@@ -64,6 +70,7 @@ def run(
     triton_metrics: TritonMetrics = None,
     worker_metrics: WorkerMetrics = None,
     watch: Watched = None,
+    seed: Seed = None,
     out: Out = None,
     json: Json = False,
 ) -> None:
@@ -76,7 +83,7 @@ def run(
     from loadtest import artefacts, workload
 
     path = workload.find(name)
-    load = workload.read(path)
+    load = _seeded(workload.read(path), seed, embedded=embedded)
     folder = out or _folder(path.stem)
     chosen = target.given(
         bootstrap_servers, triton_metrics, worker_metrics, watch, embedded=embedded
@@ -107,6 +114,7 @@ def sweep(
     ] = None,
     step_s: Annotated[float | None, typer.Option("--step", min=1, help="Seconds a rate.")] = None,
     p95_ms: Annotated[float, typer.Option("--p95-ms", min=1, help="What a rate must hold.")] = 500,
+    seed: Seed = None,
     out: Out = None,
 ) -> None:
     """Raise the rate step by step; find the knee and say what limits there.
@@ -118,7 +126,7 @@ def sweep(
     from loadtest import artefacts, workload
 
     path = workload.find(name)
-    load = workload.read(path)
+    load = _seeded(workload.read(path), seed, embedded=embedded)
     steps = _steps(load, rates, step_s)
     folder = out or _folder(path.stem)
     chosen = target.given(
@@ -198,6 +206,19 @@ async def _sweep(
         sweeping = Sweeping(steps, name, stack, p95_limit_ms=p95_ms)
         with progress.shown(sweeping.line), progress.stopping(sweeping.stop):
             await sweeping.finish(folder)
+
+
+def _seeded(load: Workload, seed: int | None, *, embedded: bool) -> Workload:
+    """The workload with the texts that were asked for.
+
+    Workers that run on remember what they judged: unless a seed is named, each
+    run brings other texts, and its summary says by which seed.
+    """
+    if seed is None:
+        if embedded or "seed" in load.model_fields_set:
+            return load
+        seed = secrets.randbelow(_SEEDS)
+    return load.model_copy(update={"seed": seed})
 
 
 def _steps(load: Workload, rates: str | None, step_s: float | None) -> list[tuple[float, Workload]]:

@@ -48,7 +48,7 @@ def show_sweep(folder: Path) -> dict[str, Any]:
     from loadtest import sweeping, table
 
     found = sweeping.read(folder)
-    heads = ("answered/s", "p50 ms", "p95 ms", "p99 ms", "backlog")
+    heads = ("answered/s", "p50 ms", "p95 ms", "p99 ms", "backlog", "no guard call")
     shown = tables.table(["offered/s", *heads, "state"], right=["offered/s", *heads])
     for step in found["steps"]:
         latency = ["-" if (v := step[f"{p}_ms"]) is None else table.milliseconds(v) for p in _P]
@@ -57,6 +57,7 @@ def show_sweep(folder: Path) -> dict[str, Any]:
             table.number(round(step["throughput_per_s"], 1)),
             *latency,
             table.number(step["backlog_max"]),
+            table.share(step.get("recalled_share")),
             step["state"],
         )
     tables.show(shown)

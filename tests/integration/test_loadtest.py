@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from loadtest import artefacts
+from loadtest import artefacts, figures
 from loadtest.fleet import Fleet
 from loadtest.guard_calls import GuardCalls
 from loadtest.orders import Order
@@ -190,12 +190,13 @@ async def test_a_stall_of_the_generator_is_in_the_latency_and_makes_the_run_inva
 async def test_a_closed_loop_ends_with_every_message_answered(
     settings: Settings, tmp_path: Path
 ) -> None:
-    """Four callers that wait for their verdicts."""
+    """Four callers that wait for their verdicts, from the start that rates count from."""
     load = workload(load={"mode": "closed", "concurrency": 4, "messages": 40})
     async with worker(settings):
-        summary = await finished(settings, load, tmp_path)
-    assert summary["valid"]
-    assert summary["counts"]["verdicts"] == 40
+        taken, _ = await Running(load, "test", target(settings))._take(tmp_path)
+    assert figures.reasons(taken) == []
+    assert figures.counts(taken)["verdicts"] == 40
+    assert taken.joined.rows["sent_ns"].min() >= taken.start_ns
 
 
 async def test_a_stop_sends_no_more_and_reports_what_was_done(

@@ -49,26 +49,14 @@ def seen_of(messages: Sequence[Sent]) -> Any:
     """The observer's rows: 5 ms to the worker, 10 ms judging, 1 ms concluding."""
     made = []
     for number, each in enumerate(messages):
-        for repeat, seen_ms in enumerate(each.seen_ms):
+        for seen_ms in each.seen_ms:
             sent_ns = START_NS + int((each.due_ms + each.late_ms) * MS)
             received_us = int(sent_ns / 1000 + OFFSET_US) + 5000
             stamps = (
                 [0, 0, 0] if each.dead else [received_us + extra for extra in (0, 10000, 11000)]
             )
             seen_ns = START_NS + int((each.due_ms + seen_ms) * MS)
-            made.append(
-                [
-                    int(each.dead),
-                    0,
-                    0,
-                    number,
-                    number,
-                    seen_ns,
-                    *stamps,
-                    each.status,
-                    int(repeat > 0),
-                ]
-            )
+            made.append([int(each.dead), 0, 0, number, number, seen_ns, *stamps, each.status])
     return np.array(made, dtype=np.int64).reshape(-1, len(FIELDS))
 
 
@@ -104,7 +92,7 @@ def look(second: int, *, cpu_s: float, lag: int = 3) -> Vitals:
         at_ns=START_NS + second * 1000 * MS,
         late_ms=0.0,
         lag=lag,
-        triton=triton,
+        triton={"http://triton/metrics": triton},
         worker=None,
         usage={"worker-1": Usage(cpu_s=cpu_s, rss_bytes=100 * 2**20)},
     )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from loadtest.bench import __main__ as command
-from loadtest.bench import contenders, guard, messages, outputs, table, tokenising, work
+from loadtest.bench import contenders, guard, messages, outputs, session, table, tokenising, work
 from loadtest.bench.figures import Lap
 from loadtest.bench.session import Plan, Report
 from pipeline import codec, headers, settings, wiring
@@ -51,8 +51,7 @@ def report(**change: object) -> Report:
         "environment": MACHINE,
         "value_bytes": 275,
         "titles": {"sluice": "the worker", "raw": "the loop"},
-        "laps": {"sluice": [Lap(cpu_us=60.0, per_s=5000.0)], "raw": [None]},
-        "tokenise_us": {"sluice": 10.0, "raw": 10.0},
+        "turns": [{"sluice": Lap(cpu_us=60.0, per_s=5000.0, tokenise_us=10.0), "raw": None}],
         "absent": {"quix": "not installed"},
     }
     return Report(**(base | change))  # type: ignore[arg-type]
@@ -109,23 +108,48 @@ def test_a_busy_machine_is_named() -> None:
     assert table.busy(MACHINE) is None
 
 
-def test_json_holds_every_round() -> None:
-    """Not only the medians: what was dropped and what was measured."""
+def test_json_holds_every_turn() -> None:
+    """Not only the medians: what ran beside what, what was dropped and what was measured."""
     document = report().as_json()
-    assert document["laps"]["sluice"] == [{"cpu_us": 60.0, "per_s": 5000.0}]
-    assert document["laps"]["raw"] == [None]
+    lap = {"cpu_us": 60.0, "per_s": 5000.0, "tokenise_us": 10.0}
+    assert document["turns"] == [{"sluice": lap, "raw": None}]
     assert document["standings"]["sluice"]["net_us"] == 50.0
 
 
-@pytest.mark.parametrize("given", [["--messages", "0"], ["--rounds", "x"], ["--only", "nobody"]])
-def test_wrong_options_end_with_a_usage_error(
-    given: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Exit code 2 and one line, before anything is started."""
-    with pytest.raises(SystemExit) as ended:
-        command.main(given)
-    assert ended.value.code == 2
-    assert "usage:" in capsys.readouterr().err
+@pytest.mark.parametrize("number", range(6))
+def test_every_peer_runs_beside_the_worker(number: int) -> None:
+    """Once a round, directly before it or after; one more lap of the worker is enough."""
+    turns = session.turns(contenders.ALL, number)
+    names = [[each.name for each in turn] for turn in turns]
+    for turn in names:
+        at = turn.index("sluice")
+        assert set(turn) == {"sluice", *turn[max(0, at - 1) : at + 2]}
+    assert sorted(name for turn in names for name in turn) == [
+        "faust", "quix", "raw", "sluice", "sluice",
+    ]  # fmt: skip
+
+
+def test_no_peer_is_always_first() -> None:
+    """Over six rounds each has run before the worker as often as after it."""
+    turns = [turn for number in range(6) for turn in session.turns(contenders.ALL, number)]
+    before = Counter(turn[0].name for turn in turns)
+    assert {name: before[name] for name in ("faust", "raw", "quix")} == dict.fromkeys(
+        ("faust", "raw", "quix"), 3
+    )
+
+
+@pytest.mark.parametrize(
+    ("only", "turns"),
+    [
+        (["sluice"], [["sluice"]]),
+        (["sluice", "raw"], [["sluice", "raw"]]),
+        (["faust", "raw", "quix"], [["raw", "faust"], ["quix"]]),
+    ],
+)
+def test_whoever_takes_part_runs_once(only: list[str], turns: list[list[str]]) -> None:
+    """The worker without peers, one peer, peers without the worker."""
+    chosen = [each for each in contenders.ALL if each.name in only]
+    assert [[each.name for each in turn] for turn in session.turns(chosen, 0)] == turns
 
 
 def test_messages_are_the_same_in_every_run_and_of_the_stated_size() -> None:

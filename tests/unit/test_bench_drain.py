@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,12 @@ from pipeline.errors import SluiceError
 
 
 def samples(*outcomes: int) -> list[Sample]:
-    """A sample each second, with 1 ms of CPU an outcome and 1 MiB more each time."""
+    """A sample each second, with 1 ms of CPU an outcome and 1 MiB more each time.
+
+    The worker is ready from the second on.
+    """
     return [
-        Sample(at_s=float(at), outcomes=n, cpu_s=n / 1000, rss_mib=100.0 + at)
+        Sample(at_s=float(at), reading=at >= 1, outcomes=n, cpu_s=n / 1000, rss_mib=100.0 + at)
         for at, n in enumerate(outcomes)
     ]
 
@@ -27,10 +31,24 @@ def test_start_and_end_are_left_out() -> None:
     assert found.cpu_us == pytest.approx(1000.0)
 
 
-def test_the_whole_begins_with_the_first_outcome() -> None:
-    """Starting up is no throughput; the slow end is."""
+def test_the_whole_is_every_message_from_readiness_to_the_last_outcome() -> None:
+    """What the guard judged before a first batch was complete took its time, too; so does the end.
+
+    From the first outcome on it would be 900 in 7 seconds of 10.
+    """
     found = figures(samples(0, 0, 0, 100, 300, 500, 800, 900, 900, 900, 1000), 1000)
-    assert found.whole_per_s == pytest.approx((1000 - 100) / 7)
+    assert found.whole_per_s == pytest.approx(1000 / 10)
+
+
+def test_starting_up_is_no_throughput() -> None:
+    """The clock begins at the last look at a worker that was not ready."""
+    late = [
+        replace(sample, reading=sample.at_s > 3)
+        for sample in samples(0, 0, 0, 0, 0, 250, 500, 750, 1000)
+    ]
+    assert figures(late, 1000).whole_per_s == pytest.approx(1000 / (8 - 3))
+    at_once = [replace(sample, reading=True) for sample in late]
+    assert figures(at_once, 1000).whole_per_s == pytest.approx(1000 / 8)
 
 
 def test_outcomes_in_lumps_are_measured_over_the_whole() -> None:
@@ -68,7 +86,7 @@ def test_the_ratio_of_the_ceiling_is_the_median_of_the_rounds_ratios() -> None:
 
 SCALING = {
     "workers": [{"workers": n, "per_s": 1000.0 * n, "cpu_us": 80.0} for n in (1, 2, 4)],
-    "lengths": [{"chars": n, "per_s": 10.0, "cpu_us": n / 10} for n in (100, 400)],
+    "lengths": [{"chars": n, "per_s": 10.0, "cpu_us": 28 + 0.12 * n} for n in (100, 400)],
     "memory": {"messages": 1000, "per_s": 5.0, "rss_mib": {"0.5": 100.0, "1.0": 101.0}},
 }
 
@@ -77,7 +95,9 @@ def test_scaling_is_told_in_three_tables() -> None:
     """Workers, lengths and memory; without a long run, two."""
     text = "\n".join(scaling.lines(SCALING))
     assert "| 4 | 4,000 | 80 µs |" in text
-    assert "| 400 | 40 µs | 0.10 µs |" in text
+    assert "| characters | CPU a message | a character beyond the first 100 |" in text
+    assert "| 100 | 40 µs | - |" in text
+    assert "| 400 | 76 µs | 0.12 µs |" in text
     assert "| 100% | 101 MiB |" in text
     assert "resident" not in "\n".join(scaling.lines({**SCALING, "memory": None}))
 

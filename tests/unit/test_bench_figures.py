@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from loadtest.bench import figures
-from loadtest.bench.figures import Lap, Sample, Standing
+from loadtest.bench.figures import Lap, Sample, Standing, Turn
 
 
 def sample(at_s: float, cpu_s: float, verdicts: int) -> Sample:
@@ -20,9 +20,12 @@ def laps(*cpu_us: float | None) -> list[Lap | None]:
 
 def standing(net_us: float) -> Standing:
     """A contender's medians; only the net counts here."""
-    return Standing(
-        cpu_us=net_us, tokenise_us=0, net_us=net_us, spread_us=(0, 0), per_s=1, rounds=1
-    )
+    return Standing(cpu_us=net_us, tokenise_us=0, net_us=net_us, spread_us=(0, 0), per_s=1, laps=1)
+
+
+def turn(**cpu_us: float | None) -> Turn:
+    """Laps one directly after the other, by contender, in microseconds."""
+    return {name: laps(value)[0] for name, value in cpu_us.items()}
 
 
 def test_start_up_and_the_tail_are_left_out() -> None:
@@ -63,43 +66,55 @@ def test_a_run_too_short_to_see_has_no_figure(looks: list[Sample]) -> None:
 
 def test_a_standing_is_made_of_medians() -> None:
     """One round that a neighbour disturbed does not move it; its range shows it."""
-    found = figures.standing(laps(100, 900, 110), 10.0)
+    found = figures.standing(laps(100, 900, 110))
     assert found is not None
-    assert (found.cpu_us, found.net_us, found.spread_us) == (110, 100, (100, 900))
+    assert (found.cpu_us, found.net_us, found.spread_us) == (110, 110, (100, 900))
     assert found.per_s == pytest.approx(1e6 / 110)
-    assert found.rounds == 3
+    assert found.laps == 3
+
+
+def test_tokenising_is_subtracted_at_the_speed_of_its_own_round() -> None:
+    """On a machine that has become half as fast it costs twice as much, too."""
+    speeds = [
+        Lap(cpu_us=100 * slow, per_s=1.0, tokenise_us=10 * slow) for slow in (1.0, 1.0, 2.0, 2.0)
+    ]
+    found = figures.standing(speeds)
+    assert found is not None
+    assert (found.cpu_us, found.tokenise_us, found.net_us) == (150, 15, 135)
 
 
 def test_rounds_without_a_figure_are_not_counted() -> None:
     """They are neither zero nor the median."""
-    found = figures.standing(laps(None, 50, None), 0.0)
+    found = figures.standing(laps(None, 50, None))
     assert found is not None
-    assert (found.cpu_us, found.rounds) == (50, 1)
-    assert figures.standing(laps(None), 0.0) is None
+    assert (found.cpu_us, found.laps) == (50, 1)
+    assert figures.standing(laps(None)) is None
 
 
-def test_ratios_are_taken_within_rounds() -> None:
-    """A round on a machine half as fast has the same ratio: both laps are in it."""
-    slow_twice = {"sluice": laps(50, 100, 50), "faust": laps(200, 400, 200)}
-    assert figures.ratios(slow_twice, {"sluice": 0, "faust": 0}, "sluice") == {
-        "sluice": 1,
-        "faust": 4,
-    }
+def test_ratios_are_taken_within_turns() -> None:
+    """A turn on a machine half as fast has the same ratio, another turn's lap is not used."""
+    given = [
+        turn(faust=200, sluice=50, raw=25),
+        turn(sluice=100, quix=600),
+        turn(raw=50, sluice=100, faust=400),
+    ]
+    assert figures.ratios(given, "sluice") == {"sluice": 1, "faust": 4, "raw": 0.5, "quix": 6}
 
 
 def test_ratios_leave_tokenising_out_on_both_sides() -> None:
-    """(210 - 10) / (60 - 10), each with what it costs in its own batches."""
-    given = {"sluice": laps(60), "quix": laps(220)}
-    found = figures.ratios(given, {"sluice": 10, "quix": 20}, "sluice")
-    assert found["quix"] == 4
+    """(220 - 20) / (60 - 10), each with what it costs in its own batches."""
+    given = {
+        "sluice": Lap(cpu_us=60, per_s=1.0, tokenise_us=10),
+        "quix": Lap(cpu_us=220, per_s=1.0, tokenise_us=20),
+    }
+    assert figures.ratios([given], "sluice")["quix"] == 4
 
 
-def test_a_round_measured_on_one_side_gives_no_ratio() -> None:
+def test_a_turn_measured_on_one_side_gives_no_ratio() -> None:
     """It has nothing to be compared with; without any, there is no ratio at all."""
-    given = {"sluice": laps(None, 50), "raw": laps(9, 25), "faust": laps(300, None)}
-    found = figures.ratios(given, dict.fromkeys(given, 0.0), "sluice")
-    assert found == {"sluice": 1, "raw": 0.5}
-    assert figures.ratios({"raw": laps(9)}, {"raw": 0.0}, "sluice") == {}
+    given = [turn(sluice=None, raw=9, faust=300), turn(sluice=50, raw=25, faust=None)]
+    assert figures.ratios(given, "sluice") == {"sluice": 1, "raw": 0.5}
+    assert figures.ratios([turn(raw=9)], "sluice") == {}
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ async def test_a_full_window_waits_for_an_outcome() -> None:
     third = asyncio.create_task(window.enter(2, timeout_s=60))
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(asyncio.shield(third), 0.05)
-    window._leave(0)
+    window.leave(0)
     await asyncio.wait_for(third, 5)
 
 
@@ -25,8 +25,8 @@ async def test_an_outcome_frees_its_slot_once() -> None:
     """A duplicate does not let one more in."""
     window = Window("ab12", 1)
     await window.enter(0, timeout_s=60)
-    window._leave(0)
-    window._leave(0)
+    window.leave(0)
+    window.leave(0)
     await window.enter(1, timeout_s=60)
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(window.enter(2, timeout_s=60), 0.05)

@@ -14,14 +14,14 @@ FOLDER = Path(loadtest.__file__).parent
 MODULES = sorted(path.stem for path in FOLDER.glob("*.py"))
 
 ALLOWED = {
-    "codec", "events", "headers", "settings", "envelope", "dedupe", "errors", "ports", "ranges",
+    "codec", "events", "headers", "settings", "envelope", "errors", "ports", "ranges",
     "resources", "samples", "adapters.kafka",
 }  # fmt: skip
 """Modules of `pipeline`: records and their encoding, settings, reader and publisher."""
 
 PURE = {
-    "schedule", "thresholds", "stamp", "mix", "rows", "scrape", "measure", "figures", "series",
-    "summary", "table", "charts", "knee", "compare", "plan",
+    "schedule", "thresholds", "stamp", "mix", "rows", "scrape", "measure", "processes", "figures",
+    "series", "summary", "table", "charts", "knee", "compare", "costs", "plan",
 }  # fmt: skip
 """They reach for no clock, no file, no network and no process."""
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from loadtest import artefacts, knee, plan, sweeping
+from loadtest import artefacts, knee, mix, plan, sweeping, workload
 from loadtest.compare import compare, doubts
 from loadtest.workload import validated
 from pipeline.errors import Misconfigured
@@ -74,6 +77,21 @@ def test_unlike_runs_are_doubted() -> None:
     assert "the second run is invalid" in found
     assert "the workloads differ" in found
     assert "the guards differ" in found
+
+
+def test_other_texts_of_the_same_kind_are_the_same_load() -> None:
+    """On a running stack each run takes another seed, and is compared all the same."""
+    before, after = (summary(taken(steady(), seed=seed)) for seed in (1, 9))
+    assert before["workload"]["digest"] != after["workload"]["digest"]
+    assert doubts(before, after) == []
+
+
+def test_a_run_whose_texts_were_remembered_is_doubted_beside_one_whose_were_not() -> None:
+    """It is quicker without the guard being so."""
+    before = summary(taken(steady()))
+    assert before["recalled_share"] is None
+    (doubt,) = doubts(before, before | {"recalled_share": 0.97})
+    assert "remembered 0% and 97% of the texts" in doubt
 
 
 @pytest.mark.parametrize(("loop_ms", "told"), [(13.0, False), (18.0, True)])
@@ -156,6 +174,34 @@ def test_a_step_that_was_cut_short_says_nothing() -> None:
     assert knee.find([cut], cores=2)["text"] == "No rate was finished."
 
 
+@pytest.mark.parametrize(("late_ms", "state"), [(0, "dropped"), (80, "invalid")])
+def test_a_kafka_that_refuses_is_the_stacks_failure(late_ms: int, state: str) -> None:
+    """The run does not count, and yet its rate broke; unless the generator was late as well."""
+    half = [Sent(due_ms=n, late_ms=late_ms, acked=n > 50, seen_ms=(99,) if n > 50 else ())
+            for n in range(100)]  # fmt: skip
+    found = summary(taken(half))
+    assert not found["valid"]
+    assert knee.state(found, 500) == state
+
+
+def test_a_late_generator_breaks_no_rate() -> None:
+    """What limits is told; the stack has no upper bound from it."""
+    found = knee.find([made(100), made(200, state="invalid")], cores=2)
+    assert (found["holds_per_s"], found["breaks_per_s"]) == (100, None)
+    assert "100 messages per second hold" in found["text"]
+    assert "the run at 200 is invalid, which says nothing of the stack" in found["text"]
+    assert found["limit"].startswith("The generator limits")
+
+
+def test_a_late_generator_at_the_lowest_rate_is_no_failure_of_the_stack() -> None:
+    """Nothing was measured, neither good nor bad."""
+    found = knee.find([made(100, state="invalid")], cores=2)
+    assert (found["holds_per_s"], found["breaks_per_s"]) == (None, None)
+    assert found["text"] == (
+        "No rate was measured: the run at 100 is invalid, which says nothing of the stack."
+    )
+
+
 def test_a_server_with_two_instances_carries_twice_as_much() -> None:
     """What Triton counts is the sum over its instances."""
     one = sweep(*(made(rate, p95=20 + rate / 10) for rate in (100, 200, 300)))
@@ -201,6 +247,40 @@ def test_a_plan_multiplies_measured_costs() -> None:
     assert any("167 times" in remark for remark in found.remarks)
 
 
+def test_a_plan_from_remembered_texts_is_warned_of() -> None:
+    """A message that no guard saw costs next to nothing, which no new message will."""
+    rates = (100, 200, 300)
+    for shares, told in (
+        ((0.0, 0.02, 0.05), False),
+        ((0.1, 0.5, 0.97), True),
+        ((None,) * 3, False),
+    ):
+        document = sweep(*(made(rate, recalled_share=share) for rate, share in
+                           zip(rates, shares, strict=True)))  # fmt: skip
+        found = plan.plan(document, rate_per_s=9000, p95_ms=500)
+        assert any("up to 97% of a step's messages" in each for each in found.remarks) is told
+
+
+def test_a_step_that_dropped_messages_says_nothing_of_a_cost() -> None:
+    """What they cost is charged to those that were answered."""
+    held = [made(rate, p95=20 + rate / 10) for rate in (100, 200, 300)]
+    costly = made(400, state="dropped", throughput_per_s=40, triton={"compute_s": 9.9})
+    alone, beside = (
+        plan.plan(sweep(*steps), rate_per_s=9000, p95_ms=500).triton
+        for steps in (held, [*held, costly])
+    )
+    assert beside == alone
+
+
+def test_a_worker_is_charged_over_the_seconds_that_its_messages_took() -> None:
+    """Looks stand some way outside the run, and the idle time between is none of its cost."""
+    held = [made(rate) for rate in (100, 200, 300)]
+    for step in held:
+        step["usage"]["worker-1"]["cpu_cores"] /= 2
+    found = plan.plan(sweep(*held), rate_per_s=9000, p95_ms=500)
+    assert found.worker.seconds == pytest.approx(200e-6)
+
+
 def test_a_tighter_latency_takes_more() -> None:
     """Less of each replica may be used."""
     document = sweep(made(100, p95=25), made(300, p95=90), made(400, p95=230))
@@ -216,6 +296,23 @@ def test_a_latency_below_the_idle_one_cannot_be_planned() -> None:
         plan.plan(document, rate_per_s=100, p95_ms=10)
 
 
+def test_a_latency_that_leaves_replicas_all_but_idle_cannot_be_planned() -> None:
+    """At 5 % use the model tells 504 ms, so no number of replicas is named for 500."""
+    loads = (0.2, 0.4, 0.6)
+    held = [made(load / 2e-3, p95=499 + 100 * load / (1 - load)) for load in loads]
+    with pytest.raises(Misconfigured, match="500 ms would leave replicas more than 95% idle"):
+        plan.plan(sweep(*held), rate_per_s=100, p95_ms=500)
+    assert plan.plan(sweep(*held), rate_per_s=100, p95_ms=505).utilisation > 0.05
+
+
+@given(st.floats(0, 999), st.floats(0, 1e6))
+def test_a_utilisation_keeps_the_latency_that_it_is_for(base_ms: float, slope_ms: float) -> None:
+    """Whatever the model's figures are."""
+    share = plan.utilisation(base_ms, slope_ms, 1000)
+    assert 0 < share <= 0.8
+    assert base_ms + slope_ms * share / (1 - share) <= 1000 * (1 + 1e-9)
+
+
 @pytest.mark.parametrize(
     ("step", "told"),
     [(made(9, state="slow"), "no step of the sweep held"), (made(9, usage={}), "did not see")],
@@ -226,6 +323,57 @@ def test_a_sweep_that_carries_no_plan_is_refused(step: dict[str, Any], told: str
         plan.plan(sweep(step), rate_per_s=1, p95_ms=500)
 
 
+def test_a_worker_whose_processor_time_was_not_seen_carries_no_plan() -> None:
+    """Steps shorter than two looks show none: that is no worker for nothing."""
+    unseen = {"worker-1": {"cpu_cores": 0.0, "cpu_us_per_message": 0.0}}
+    document = sweep(*(made(rate, usage=unseen) for rate in (100, 200, 300)))
+    with pytest.raises(Misconfigured, match="did not see"):
+        plan.plan(document, rate_per_s=1, p95_ms=500)
+
+
+def test_steps_that_show_no_cost_change_none() -> None:
+    """One without an answer, and one whose worker seemed to use less than nothing."""
+    held = [made(rate, p95=20 + rate / 10) for rate in (100, 200, 300)]
+    odd = {"worker-1": {"cpu_cores": -0.1, "cpu_us_per_message": -500}}
+    silent = made(400, state="slow", throughput_per_s=0.0)
+    shrunk = made(400, state="slow", usage=odd, triton={})
+    alone, *others = (
+        plan.plan(sweep(*steps), rate_per_s=9000, p95_ms=500)
+        for steps in (held, [*held, silent], [*held, shrunk])
+    )
+    assert [(each.worker, each.triton) for each in others] == [(alone.worker, alone.triton)] * 2
+
+
+def test_a_sweep_whose_only_cost_is_of_no_answers_carries_no_plan() -> None:
+    """Seconds over no messages are no cost."""
+    with pytest.raises(Misconfigured, match="did not see"):
+        plan.plan(sweep(made(9, throughput_per_s=0.0)), rate_per_s=1, p95_ms=500)
+
+
+def test_a_worker_that_was_lost_from_sight_is_planned_from_where_it_was_seen() -> None:
+    """One that began anew has another process id than the one that was named."""
+    held = [made(rate, p95=20 + rate / 10) for rate in (100, 200, 300)]
+    seen = plan.plan(sweep(*held), rate_per_s=9000, p95_ms=500)
+    lost = plan.plan(sweep(*held[:2], held[2] | {"usage": {}}), rate_per_s=9000, p95_ms=500)
+    assert lost.workers.likely == seen.workers.likely
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"knee": {}},
+        {"knee": None},
+        {"steps": {}},
+        {"steps": [{"state": "holds"}]},
+        {"steps": ["holds"]},
+    ],
+)
+def test_a_document_that_is_no_sweep_carries_no_plan(change: dict[str, Any]) -> None:
+    """Parts that a plan reads are missing, however the document is marked."""
+    with pytest.raises(Misconfigured, match="not a sweep"):
+        plan.plan(sweep(made(9)) | change, rate_per_s=1, p95_ms=500)
+
+
 def test_sweep_rates_must_ascend() -> None:
     """A sweep stops at the first that does not hold, so order matters."""
     load = {"mode": "rate", "rate_per_s": 1, "messages": 1}
@@ -234,3 +382,38 @@ def test_sweep_rates_must_ascend() -> None:
     for rates in (None, [5.0, 1.0], [0.0, 1.0]):
         with pytest.raises(Misconfigured, match="ascending rates"):
             sweeping.steps(base, rates, 2)
+
+
+def test_no_two_steps_send_the_same_texts() -> None:
+    """Workers remember what they judged: repeats would measure their memory, not the guard."""
+    shipped = workload.read(workload.find("sweep-25-to-1600-per-s"))
+    texts = []
+    for rate, step in sweeping.steps(shipped, None, None)[:3]:
+        recipe = mix.Recipe(step)
+        texts += [recipe.piece(n, "x").message.text for n in range(int(rate * 15))]
+    assert len(set(texts)) > 0.97 * len(texts)
+
+
+async def test_a_step_that_is_tried_again_sends_other_texts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the next step does: what was judged in vain is remembered, too."""
+    seeds = []
+
+    class Late:
+        """A run whose generator could not keep its schedule."""
+
+        def __init__(self, load: workload.Workload, name: str, target: Any) -> None:
+            seeds.append(load.seed)
+
+        async def finish(self, folder: Path) -> dict[str, Any]:
+            return summary(taken(steady())) | {"valid": False}
+
+    monkeypatch.setattr(sweeping, "Running", Late)
+    load = {"mode": "rate", "rate_per_s": 1, "messages": 1}
+    made = sweeping.steps(validated({"question": "?", "load": load}, "test"), [5, 9], 1)
+    target: Any = SimpleNamespace(name="test")
+    await sweeping.Sweeping(made, "test", target, p95_limit_ms=500).finish(tmp_path)
+    seeds.append(made[1][1].seed)
+    assert len(set(seeds)) == len(seeds) == 4
+    assert sweeping.read(tmp_path)["seed"] == seeds[0] == 1

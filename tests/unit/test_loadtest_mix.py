@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from loadtest import mix
+from loadtest import mix, workload
 from loadtest.workload import validated
 from pipeline import codec
 from pipeline.envelope import Envelope
@@ -61,6 +61,13 @@ def test_generated_lengths_follow_their_distribution() -> None:
     assert median(lengths) == pytest.approx(300, rel=0.1)
     assert lengths[int(0.95 * COUNT)] == pytest.approx(900, rel=0.15)
     assert 1 <= lengths[0] <= lengths[-1] <= 2000
+
+
+def test_the_gate_of_distinct_texts_is_nearly_that() -> None:
+    """As many different texts as its question says; short ones meet now and then."""
+    given = workload.read(workload.find("gate-10k-distinct-at-1000-per-s"))
+    texts = {piece.message.text for piece in pieces(mix.Recipe(given), 10_000)}
+    assert f"{len(texts):,} different texts" in given.question
 
 
 def test_keys_are_spread_as_asked() -> None:

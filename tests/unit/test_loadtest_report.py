@@ -66,6 +66,20 @@ def test_charts_are_well_formed_and_have_a_title(page: str) -> None:
     assert len(ids) == len(set(ids))
 
 
+def test_the_bar_of_stages_says_what_it_is_a_mean_of(page: str, run: Taken) -> None:
+    """Malformed messages have no stages, so theirs is no part of the sum."""
+    stages = summary(run)["stages_ms"]
+    whole = table.milliseconds(sum(stages.values()))
+    assert f"Means of scored messages after the warm-up; end to end they took {whole} ms." in page
+
+
+def test_a_run_without_scored_messages_has_no_bar_of_stages(tmp_path: Path) -> None:
+    """An empty one would say that they took no time."""
+    dead = taken([Sent(due_ms=n, dead=True) for n in range(9)])
+    artefacts.write(tmp_path, dead, summary(dead))
+    assert "Where the time goes" not in (tmp_path / "report.html").read_text()
+
+
 def test_the_result_stands_first(page: str) -> None:
     """State and thresholds before any latency."""
     assert page.index("BREACHED") < page.index("Latency, milliseconds")

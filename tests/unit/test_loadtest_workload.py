@@ -9,6 +9,7 @@ import pytest
 
 from loadtest import workload
 from loadtest.run import planned
+from pipeline.cli.loadtest import _seeded
 from pipeline.errors import Misconfigured
 
 GOOD: dict[str, Any] = {
@@ -73,3 +74,13 @@ def test_equal_workloads_have_equal_digests() -> None:
     assert workload.validated(GOOD | {"seed": 1}, "b").digest == plain.digest
     other = GOOD | {"load": GOOD["load"] | {"rate_per_s": 11}}
     assert workload.validated(other, "c").digest != plain.digest
+
+
+def test_a_running_stack_gets_other_texts_in_each_run() -> None:
+    """Its workers remember the last run's. A seed that somebody named stays as it is."""
+    plain, named = (workload.validated(GOOD | seed, "a") for seed in ({}, {"seed": 7}))
+    drawn = {_seeded(plain, None, embedded=False).seed for _ in range(4)}
+    assert len(drawn) > 1
+    assert _seeded(plain, None, embedded=True).seed == 1
+    assert _seeded(named, None, embedded=False).seed == 7
+    assert _seeded(named, 0, embedded=False).seed == 0
