@@ -47,7 +47,10 @@ def evaluate(
         Head | None, typer.Option(help="Score to judge; none: as the set says.")
     ] = None,
     column: Annotated[
-        list[str] | None, typer.Option(help="FIELD=COLUMN,... of jsonl and csv: text=..,label=..")
+        list[str] | None,
+        typer.Option(
+            help="FIELD=COLUMN,... (text=..,label=..); sets without FORMAT are then jsonl or csv."
+        ),
     ] = None,
     system_prompt: Annotated[
         bool, typer.Option(help="Show the system prompt of cyberseceval-injection.")
@@ -123,7 +126,7 @@ def _configured(
 
 
 def _key(variable: str) -> str:
-    if variable and not os.environ.get(variable):
+    if variable and not os.environ.get(variable, "").strip():
         raise Misconfigured(
             f"the environment variable {variable} is not set", remedy="Put the endpoint's key in it"
         )

@@ -20,9 +20,12 @@ from pipeline.evaluate.reading import Row
 
 _LINE_S: Final = 120.0
 _LIMIT_BYTES: Final = 1024 * 1024
+_CHUNK_BYTES: Final = 64 * 1024
 _GRACE_S: Final = 5.0
 _RELAY: Final = Path(__file__).with_name("relay.py")
 _REMEDY: Final = 'It must answer each line with a number or {"score": ...}, and flush'
+_ID: Final = "It must answer in the order that it reads in, and give the item's id or none"
+_ORDER: Final = "It must write one line for each that it reads, in the same order, and no other"
 
 
 class CommandFilter:
@@ -39,7 +42,7 @@ class CommandFilter:
         """Its scores; raises Misconfigured when it ends, hangs or answers nonsense."""
         asked = asyncio.create_task(self._ask(items))
         try:
-            return [await self._read(number) for number in range(1, len(items) + 1)]
+            return [await self._read(number, item) for number, item in enumerate(items, start=1)]
         finally:
             asked.cancel()
             await asyncio.gather(asked, return_exceptions=True)
@@ -52,7 +55,7 @@ class CommandFilter:
             self._child.stdin.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
             await self._child.stdin.drain()
 
-    async def _read(self, number: int) -> Answer:
+    async def _read(self, number: int, item: Item) -> Answer:
         assert self._child.stdout is not None
         try:
             line = await asyncio.wait_for(self._child.stdout.readline(), _LINE_S)
@@ -67,22 +70,32 @@ class CommandFilter:
                 f"{self.name} ended before it had answered",
                 remedy="It must read until its input ends; what it said stands above",
             )
-        return parse(f"{self.name}: answer {number}", line)
+        return parse(f"{self.name}: answer {number}", line, item.id)
 
 
-def parse(where: str, line: bytes) -> Answer:
-    """A line as an answer: a number, or an object as recorded scores have it."""
+def parse(where: str, line: bytes, item_id: str) -> Answer:
+    """A line as an answer: a number, or an object as recorded scores have it.
+
+    Raises Misconfigured for another shape, and for an id that is another item's.
+    """
     try:
         found: Any = orjson.loads(line)
     except orjson.JSONDecodeError:
         raise Misconfigured(f"{where} is not JSON", remedy=_REMEDY) from None
     fields = found if isinstance(found, dict) else {SCORE: found}
-    return recorded.answer_of(Row(where=where, number=0, fields=fields))
+    row = Row(where=where, number=0, fields=fields)
+    if row.optional("id") not in {"", item_id}:
+        row.wrong("id", "is not that of the item asked about", _ID)
+    return recorded.answer_of(row)
 
 
 @asynccontextmanager
 async def start(spec: str, threshold: float) -> AsyncIterator[CommandFilter]:
-    """Run `[NAME=]COMMAND` until the block ends; raises Misconfigured if it cannot."""
+    """Run `[NAME=]COMMAND` until the block ends; raises Misconfigured if it cannot.
+
+    Raises it at the end, too, when more lines came than items were asked about: they
+    may have stood in for answers.
+    """
     name, words = _words(spec)
     try:
         # The relay ends the program, and all it started, however this process ends.
@@ -98,8 +111,11 @@ async def start(spec: str, threshold: float) -> AsyncIterator[CommandFilter]:
     point = Point(name=f"its own decision, or score {threshold:g}", otherwise=threshold)
     try:
         yield CommandFilter(name, child, point)
-    finally:
+    except BaseException:
         await _end(child)
+        raise
+    if await _end(child):
+        raise Misconfigured(f"{name} wrote more lines than it was asked for", remedy=_ORDER)
 
 
 def _words(spec: str) -> tuple[str, list[str]]:
@@ -116,13 +132,30 @@ def _words(spec: str) -> tuple[str, list[str]]:
     return name or Path(words[0]).name, words
 
 
-async def _end(child: asyncio.subprocess.Process) -> None:
-    """Close its input, and end what has not ended by itself within the grace."""
-    if child.stdin is not None:
-        child.stdin.close()
+async def _end(child: asyncio.subprocess.Process) -> bool:
+    """Close its input, and end what has not ended by itself within the grace.
+
+    Says whether there were lines that nobody had read.
+    """
+    assert child.stdin is not None
+    assert child.stdout is not None
+    child.stdin.close()
+    unread = asyncio.create_task(_unread(child.stdout))
     for end in (child.terminate, child.kill):
         try:
             await asyncio.wait_for(child.wait(), _GRACE_S)
         except TimeoutError:
             end()
     await child.wait()
+    # What the program has started may hold the pipe open for longer than it lives.
+    done, _ = await asyncio.wait({unread}, timeout=_GRACE_S)
+    unread.cancel()
+    return bool(done) and unread.result()
+
+
+async def _unread(output: asyncio.StreamReader) -> bool:
+    """Whether anything but blanks comes until the end of the output."""
+    found = False
+    while chunk := await output.read(_CHUNK_BYTES):
+        found = found or bool(chunk.strip())
+    return found

@@ -18,13 +18,11 @@ class Answer:
     """Scores in 0..1 by label for one item; `problem` says why there are none.
 
     `flagged` is the filter's own decision, one or by head, where it makes one.
-    `elapsed_s` is this item's own time, where it was asked alone.
     """
 
     scores: Mapping[str, float] = field(default_factory=dict)
     flagged: Mapping[str, bool] | bool | None = None
     problem: str = ""
-    elapsed_s: float | None = None
 
     def score(self, head: Head) -> float | None:
         """The highest of the head's scores, or the filter's one; None if it has neither."""

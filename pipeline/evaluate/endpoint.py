@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 from email.message import Message as HttpHeaders
 from http import HTTPStatus
+from http.client import HTTPException
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 import orjson
 
@@ -38,25 +38,30 @@ class EndpointFilter:
     def __init__(self, url: str, model: str, key: str) -> None:
         """`url`: the base (.../v1) or the whole path; an empty key sends none.
 
-        Raises Misconfigured for a URL that would show the key to others.
+        Raises Misconfigured for a URL that would show the key to others, and for a
+        URL or a key that cannot be sent.
         """
-        _check(url, key)
+        key = key.strip()
+        parts = _checked(url, key)
         self.name = model or "endpoint"
         self.point = Point(name="its own decision")
-        self.pace = Pace(batch=8, in_flight=1, sampled=0)
+        self.pace = Pace(batch=8, in_flight=1, sampled=20)
         self.facts: Mapping[str, str] = {
             "kind": "moderation endpoint",
-            "host": urlsplit(url).hostname or "",
+            "host": parts.hostname or "",
             "model": model,
         }
-        whole = url.rstrip("/").endswith("moderations")
-        self._url = url if whole else f"{url.rstrip('/')}/moderations"
+        self._url = urlunsplit(parts._replace(path=_path(parts.path), fragment=""))
         self._model = model
         self._headers = {"Content-Type": "application/json"}
         if key:
             self._headers["Authorization"] = f"Bearer {key}"
-        # A redirect could carry the key to another host, so none is followed.
-        self._opener = urllib.request.build_opener(_NoRedirect)
+        # A redirect could carry the key to another host, so none is followed; plain http
+        # would show it to a proxy.
+        handlers: list[Any] = [_NoRedirect]
+        if parts.hostname in _LOOPBACK:
+            handlers.append(urllib.request.ProxyHandler({}))
+        self._opener = urllib.request.build_opener(*handlers)
 
     async def answer(self, _data: str, items: Sequence[Item]) -> list[Answer]:
         """Scores by category; `unsafe` is the highest of them.
@@ -64,39 +69,42 @@ class EndpointFilter:
         Raises DependencyUnavailable when it does not answer after several
         attempts, Misconfigured when it refuses or answers something else.
         """
-        return list(await asyncio.gather(*(asyncio.to_thread(self._ask, item) for item in items)))
+        return list(await asyncio.gather(*map(self._ask, items)))
 
-    def _ask(self, item: Item) -> Answer:
+    async def _ask(self, item: Item) -> Answer:
         body = {"input": item.text} | ({"model": self._model} if self._model else {})
         for attempt in range(1, _ATTEMPTS + 1):
-            began_s = time.perf_counter()
             try:
-                said = self._post(orjson.dumps(body))
-                return _answer(said, time.perf_counter() - began_s)
+                return _answer(await asyncio.to_thread(self._post, orjson.dumps(body)))
             except _TryAgain as error:
                 if attempt == _ATTEMPTS:
                     raise DependencyUnavailable(
                         f"endpoint {self.name} does not answer ({error.reason})",
                         remedy="Try again later, or with less data",
                     ) from None
-                time.sleep(min(error.wait_s or 2.0**attempt / 2, _LONGEST_WAIT_S))
+                # Here and not in the thread, which nothing could wake.
+                await asyncio.sleep(min(error.wait_s or 2.0**attempt / 2, _LONGEST_WAIT_S))
         raise AssertionError("the last attempt returns or raises")
 
     def _post(self, body: bytes) -> bytes:
         request = urllib.request.Request(self._url, data=body, headers=self._headers)  # noqa: S310
         try:
             with self._opener.open(request, timeout=_TIMEOUT_S) as reply:
-                return bytes(reply.read(_LIMIT_BYTES))
+                said = bytes(reply.read(_LIMIT_BYTES))
+                cut = bool(reply.length) and len(said) < _LIMIT_BYTES
         except urllib.error.HTTPError as error:
             error.close()
             raise self._refused(error.code, error.headers) from None
-        except (urllib.error.URLError, TimeoutError, OSError) as error:
+        except (urllib.error.URLError, HTTPException, OSError) as error:
             raise _TryAgain(type(error).__name__) from None
+        if cut:
+            raise _TryAgain("the reply was cut off")
+        return said
 
     def _refused(self, status: int, headers: HttpHeaders) -> Exception:
         if status == HTTPStatus.TOO_MANY_REQUESTS or status >= 500:
             after = headers.get("Retry-After", "")
-            return _TryAgain(f"status {status}", float(after) if after.isdigit() else 0.0)
+            return _TryAgain(f"status {status}", float(after) if after.isdecimal() else 0.0)
         remedies = {401: "Check the variable named by --api-key-env", 404: "Check --endpoint"}
         return Misconfigured(
             f"endpoint {self.name} refused with status {status}",
@@ -119,34 +127,68 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         """Never another request."""
 
 
-def _check(url: str, key: str) -> None:
-    """Raise Misconfigured unless the key stays secret on its way."""
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise Misconfigured("--endpoint is not an http(s) URL", remedy="Write https://host/v1")
+def _checked(url: str, key: str) -> SplitResult:
+    """The URL's parts; raises Misconfigured unless the key stays secret on its way.
+
+    Neither is said again: a query may hold a key too.
+    """
+    parts = _split(url)
+    if not (key.isascii() and key.isprintable()):
+        raise Misconfigured(
+            "the endpoint's key holds characters that no header can",
+            remedy="Correct the variable named by --api-key-env",
+        )
     if parts.username or parts.password:
         raise Misconfigured("--endpoint holds a password", remedy="Use --api-key-env instead")
     if key and parts.scheme == "http" and parts.hostname not in _LOOPBACK:
         raise Misconfigured("--endpoint would send the key unencrypted", remedy="Use https")
+    return parts
 
 
-def _answer(said: bytes, elapsed_s: float) -> Answer:
+def _split(url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        # Asking for the port checks it.
+        plain = url.isascii() and url.isprintable() and " " not in url and parts.port != 0
+    except ValueError:
+        plain = False
+    if not plain or parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise Misconfigured("--endpoint is not an http(s) URL", remedy="Write https://host/v1")
+    return parts
+
+
+def _path(given: str) -> str:
+    """Where the moderation is, under a base or as it stands."""
+    whole = given.rstrip("/").endswith("moderations")
+    return given if whole else f"{given.rstrip('/')}/moderations"
+
+
+def _answer(said: bytes) -> Answer:
     """Scores and decision of one reply; raises Misconfigured for another shape."""
     try:
         result = orjson.loads(said)["results"][0]
-        given = {str(k): float(v) for k, v in (result.get("category_scores") or {}).items()}
-        flagged = bool(result["flagged"])
+        given = {str(k): _share(v) for k, v in (result.get("category_scores") or {}).items()}
+        flagged = result["flagged"]
+        if not isinstance(flagged, bool):
+            raise _unlike()
     except (orjson.JSONDecodeError, LookupError, TypeError, ValueError, AttributeError):
         raise _unlike() from None
     scores = {UNSAFE: max(given.values(), default=float(flagged))}
     for theirs, ours in _CATEGORIES.items():
         if theirs in given:
             scores[ours] = max(scores.get(ours, 0.0), given[theirs])
-    return Answer(scores=scores, flagged=flagged, elapsed_s=elapsed_s)
+    return Answer(scores=scores, flagged=flagged)
+
+
+def _share(value: Any) -> float:
+    """A score as it must be; raises ValueError."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ValueError
+    return float(value)
 
 
 def _unlike() -> SluiceError:
     return Misconfigured(
         "the endpoint's answer is not a moderation result",
-        remedy="It must have results[0].flagged and category_scores, as OpenAI's has",
+        remedy="It must have results[0].flagged, true or false, and category_scores from 0 to 1",
     )

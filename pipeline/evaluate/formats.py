@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -100,22 +101,33 @@ FORMATS: Final[Mapping[str, Format]] = {
         "prompt response category is_safe",
         note="judges the answers; the question is context",
     ),
+    "simplesafetytests": _format(
+        reading.csv_rows, public.simplesafetytests, "harm_area category"
+    ),
+    "notinject": _format(
+        reading.json_rows,
+        public.notinject,
+        "prompt word_list",
+        Head.ATTACK,
+        note="all harmless: a flag is a false alarm; empty prompts are left out",
+    ),
     "sluice": _format(reading.json_lines, plain.training, "t y h", Head.HAZARD, Head.ATTACK),
     "jsonl": Format(
         rows=reading.json_lines,
         items=lambda rows, _, how: plain.mapped(rows, how.columns),
         marks=frozenset(),
-        heads=(Head.HAZARD,),
     ),
     "csv": Format(
         rows=reading.csv_rows,
         items=lambda rows, _, how: plain.mapped(rows, how.columns),
         marks=frozenset(),
-        heads=(Head.HAZARD,),
     ),
 }  # fmt: skip
 """By name; detection takes the first whose marks are all there."""
 
+_PLAIN: Final = ("jsonl", "csv")
+"""The formats that --column is for."""
+_LOOKED_AT: Final = 100
 _SET: Final = re.compile(
     r"^(?:(?P<name>[A-Za-z0-9_-]+)=)?(?:(?P<format>[a-z-]+):)?(?P<path>.+)$", re.DOTALL
 )
@@ -133,6 +145,11 @@ def load_all(given: Sequence[str], options: Options) -> list[DataSet]:
         names = (f"{loaded.name}-{number}" for number in range(2, len(given) + 2))
         free = loaded.name if loaded.name not in taken else next(n for n in names if n not in taken)
         found.append(replace(loaded, name=free))
+    if options.columns and not any(each.format in _PLAIN for each in found):
+        raise Misconfigured(
+            "--column is for jsonl and csv, and no set is read as one",
+            remedy="Name the set as jsonl:PATH or csv:PATH, or leave --column out",
+        )
     return found
 
 
@@ -185,38 +202,41 @@ def _labelled(items: Sequence[Item], heads: tuple[Head, ...]) -> tuple[Head, ...
 
 
 def detect(path: Path, raw: bytes, options: Options) -> str:
-    """The format that a file's first record has; raises Misconfigured if none."""
-    start = raw.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
+    """The format that a file's records have; raises Misconfigured if none.
+
+    Where columns are mapped it is the plain one: what a person says goes first.
+    """
+    start = reading.begins_with(raw)
     if start == b"[":
         rows, fallback = reading.json_rows, ""
     elif start == b"{":
         rows, fallback = reading.json_lines, "jsonl"
     else:
         rows, fallback = reading.csv_rows, "csv"
-    fields = reading.csv_header(path, raw) if fallback == "csv" else _first_fields(rows, path, raw)
+    if fallback and options.columns:
+        return fallback
+    fields = reading.csv_header(path, raw) if fallback == "csv" else _fields(rows(path, raw))
     for name, each in FORMATS.items():
         if each.marks and each.rows == rows and each.marks <= set(fields):
             return name
-    if fallback and options.columns.get("text", "text") in fields:
+    if fallback and "text" in fields:
         return fallback
     raise Misconfigured(
-        f"{path}: no known format has the fields {', '.join(fields)[:200] or '(none)'}",
+        f"{path}: no known format has {reading.told(fields)}",
         remedy="Write one object a line, and map the fields with --column text=...,label=..."
         if start == b"["
         else "Name it as FORMAT:PATH, or map the fields with --column text=...,label=...",
     )
 
 
-def _first_fields(
-    rows: Callable[[Path, bytes], Iterator[Row]], path: Path, raw: bytes
-) -> tuple[str, ...]:
-    first = next(rows(path, raw), None)
-    return tuple(first.fields) if first else ()
+def _fields(rows: Iterator[Row]) -> tuple[str, ...]:
+    """Those of the first rows together: one row may leave out what it has no value for."""
+    return tuple(dict.fromkeys(name for row in islice(rows, _LOOKED_AT) for name in row.fields))
 
 
 def _name(chosen: str, path: Path) -> str:
     """A public set goes by its format's name, one's own by its file's."""
-    if chosen not in {"jsonl", "csv", "sluice"}:
+    if chosen not in {*_PLAIN, "sluice"}:
         return chosen
     return re.sub(r"[^A-Za-z0-9_-]", "-", path.name.split(".")[0]) or chosen
 

@@ -12,8 +12,8 @@ from pipeline.evaluate.measures import LOWER_IS_BETTER, MEASURES
 from pipeline.evaluate.results import Measured
 
 _BOUND: Final = re.compile(
-    r"^(?:(?P<guard>[^/]+)/)?(?P<key>[A-Za-z0-9_-]+)\.(?P<name>[a-z0-9_]+)"
-    r"(?P<sign><=|>=|=)(?P<value>\d*\.?\d+)$"
+    r"\s*(?:(?P<guard>.+)/)?\s*(?P<key>[A-Za-z0-9_-]+)\.(?P<name>[a-z0-9_]+)"
+    r"\s*(?P<sign><=|>=|=)\s*(?P<value>\d*\.?\d+)\s*"
 )
 
 
@@ -37,7 +37,7 @@ def parse(given: Sequence[str]) -> list[Bound]:
 
 
 def _parse(text: str) -> Bound:
-    match = _BOUND.match(text.replace(" ", ""))
+    match = _BOUND.fullmatch(text)
     if not match:
         raise Misconfigured(
             f"--fail-under {text!r} is not a bound",
@@ -54,7 +54,7 @@ def _parse(text: str) -> Bound:
             remedy=f'Write "{match["key"]}.{match["name"]}<={match["value"]}"',
         )
     return Bound(
-        guard=match["guard"] or "",
+        guard=(match["guard"] or "").strip(),
         key=match["key"],
         name=match["name"],
         at_most=match["sign"] == "<=",

@@ -21,33 +21,49 @@ _ATTACKS: Final = frozenset({"PI", "JB"})
 def mapped(rows: Iterable[Row], columns: Mapping[str, str]) -> Iterator[Item]:
     """Items of rows whose fields are named as `columns` says, or as in `FIELDS`.
 
-    Raises Misconfigured by field, and for a column that no row has.
+    Raises Misconfigured by field, and for a mapping that no row can use.
     """
-    absent = set(columns.values())
+    name = {own: columns.get(own, own) for own in FIELDS}
+    absent, kinds = set(columns.values()), set()
     for row in rows:
         absent.difference_update(row.fields)
-        name = {own: columns.get(own, own) for own in FIELDS}
-        hazard, attack = row.maybe(name["hazard"]), row.maybe(name["attack"])
-        label = row.maybe(name["label"])
-        if label is None and hazard is None and attack is None:
-            row.wrong(name["label"], "is missing", "Map it: --column label=COLUMN")
-        # One plain label stands for whichever head is measured.
-        hazard, attack = (label if said is None else said for said in (hazard, attack))
-        codes = _hazards(row, name["categories"])
-        yield Item(
-            id=row.optional(name["id"]) or str(row.number),
-            text=row.text(name["text"]),
-            hazard=hazard,
-            attack=attack,
-            kind=_kind(row, name["kind"]),
-            prompt=row.optional(name["prompt"]) or None,
-            language=row.optional(name["language"]),
-            categories={} if hazard is None else known(codes, positive=hazard),
-        )
+        item = _item(row, name)
+        kinds.add(item.kind)
+        yield item
     if absent:
         raise Misconfigured(
             f"--column names {min(absent)!r}, a field that no row has", remedy="Correct --column"
         )
+    if "prompt" in columns and kinds == {Kind.PROMPT}:
+        raise Misconfigured(
+            "--column maps a prompt, but no row is a completion",
+            remedy="Map the column that says so with kind=COLUMN, or leave the prompt out",
+        )
+
+
+def _item(row: Row, name: Mapping[str, str]) -> Item:
+    hazard, attack = row.maybe(name["hazard"]), row.maybe(name["attack"])
+    label = row.maybe(name["label"])
+    if label is None and hazard is None and attack is None:
+        row.wrong(name["label"], "is missing", "Map it: --column label=COLUMN")
+    # One plain label stands for whichever head is measured.
+    hazard, attack = (label if said is None else said for said in (hazard, attack))
+    codes, kind = _hazards(row, name["categories"]), _kind(row, name["kind"])
+    return Item(
+        id=row.optional(name["id"]) or str(row.number),
+        text=row.text(name["text"]),
+        hazard=hazard,
+        attack=attack,
+        kind=kind,
+        prompt=_context(row, name) if kind is Kind.COMPLETION else None,
+        language=row.optional(name["language"]),
+        categories={} if hazard is None else known(codes, positive=hazard),
+    )
+
+
+def _context(row: Row, name: Mapping[str, str]) -> str | None:
+    """What a completion answers, unless that column holds the text itself."""
+    return None if name["prompt"] == name["text"] else row.optional(name["prompt"]) or None
 
 
 def _kind(row: Row, name: str) -> Kind:

@@ -38,6 +38,11 @@ HARMBENCH: Final = {
     "illegal": "S2",
 }
 
+SIMPLE_SAFETY: Final = {
+    "suicide": "S11", "physical": "S1", "illegal": "S2", "scams": "S2", "child": "S4",
+}  # fmt: skip
+"""Their harm area to ours, by its first word: the copies differ in the others."""
+
 
 def openai_moderation(rows: Iterable[Row]) -> Iterator[Item]:
     """Positive when any of the eight labels is; a missing one counts as no.
@@ -127,6 +132,40 @@ def jailbreakbench(rows: Iterable[Row], path: Path) -> Iterator[Item]:
             hazard=hazard,
             language="en",
             tags={"category": row.optional("Category")},
+        )
+
+
+def simplesafetytests(rows: Iterable[Row]) -> Iterator[Item]:
+    """Harmful requests, all of them; the text's column has two names among the copies."""
+    for row in rows:
+        area = row.text("harm_area")
+        codes = [code for word, code in SIMPLE_SAFETY.items() if area.lower().startswith(word)]
+        yield Item(
+            id=row.optional("id") or str(row.number),
+            text=row.text("prompts_final" if "prompts_final" in row.fields else "prompt"),
+            hazard=True,
+            language="en",
+            categories=known(codes, positive=True),
+            tags={"harm_area": area, "category": row.optional("category")},
+        )
+
+
+def notinject(rows: Iterable[Row]) -> Iterator[Item]:
+    """Harmless sentences with words that attacks use: none is an attack.
+
+    The files as distributed hold a few empty prompts, which are left out.
+    """
+    for row in rows:
+        words = row.fields.get("word_list")
+        if not isinstance(words, list):
+            row.wrong("word_list", "is not a list of words", "Give the file as distributed")
+        if row.fields.get("prompt") == "":
+            continue
+        yield Item(
+            id=f"{len(words)}-{row.number}",
+            text=row.text("prompt"),
+            attack=False,
+            tags={"category": row.optional("category"), "trigger_words": str(len(words))},
         )
 
 

@@ -9,8 +9,9 @@ import csv
 import gzip
 import io
 import lzma
+import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -70,11 +71,22 @@ class Row:
 
     def _required(self, name: str) -> Any:
         if name not in self.fields:
-            has = ", ".join(str(key) for key in list(self.fields)[:12])
-            self.wrong(name, f"is missing (the fields are: {has[:200]})", _FORMAT_REMEDY)
+            self.wrong(name, f"is missing (found: {told(self.fields)})", _FORMAT_REMEDY)
         return self.fields[name]
 
 
+def told(names: Iterable[object]) -> str:
+    """Fields as an error may say them: by name, or only how many where one may be a text.
+
+    A file without a header has the first item's text where the names should be.
+    """
+    found = [str(name) for name in names if name != ""]
+    if all(_NAME.fullmatch(name) for name in found):
+        return f"the fields {', '.join(found[:12])}" if found else "no fields"
+    return f"{len(found)} fields whose names look like text, as without a header"
+
+
+_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,39}")
 _LABEL_REMEDY: Final = "Write 1 or 0, true or false, unsafe or safe, or map it with --column"
 _FORMAT_REMEDY: Final = "Name the file's format as FORMAT:PATH, or map the field with --column"
 
@@ -99,6 +111,11 @@ def content(path: Path, *, option: str = "--data") -> bytes:
         raise Misconfigured(
             f"{path} is not a whole compressed file", remedy="Get it again"
         ) from error
+
+
+def begins_with(raw: bytes) -> bytes:
+    """The first byte that is no space, which tells JSON from CSV."""
+    return raw.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
 
 
 def json_rows(path: Path, raw: bytes) -> Iterator[Row]:
@@ -166,6 +183,11 @@ def csv_header(path: Path, raw: bytes) -> tuple[str, ...]:
 
 def _opened(path: Path, raw: bytes) -> tuple[list[str], Any]:
     """A CSV file's header, and the reader that stands behind it."""
+    if begins_with(raw) == b"{":
+        raise Misconfigured(
+            f"{path}: this is JSON, not CSV",
+            remedy="Give the CSV file as distributed, or name it jsonl:PATH and use --column",
+        )
     csv.field_size_limit(2**31 - 1)
     rows = csv.reader(io.StringIO(_decoded(path, raw), newline=""), strict=True)
     try:

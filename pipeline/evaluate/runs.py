@@ -65,7 +65,7 @@ async def run(contender: Contender, data: DataSet, progress: Progress, *, sample
         await _ask(contender, data, places, answers, progress)
         elapsed_s = time.perf_counter() - began_s
         if contender.pace.timed:
-            alone = await _latencies(contender, data, places, answers, sampled)
+            alone = await _latencies(contender, data, places, sampled)
             speeds.append(
                 Speed(length=length, items=len(places), elapsed_s=elapsed_s, latencies_s=alone)
             )
@@ -115,16 +115,9 @@ async def _ask(
 
 
 async def _latencies(
-    contender: Contender,
-    data: DataSet,
-    places: Sequence[int],
-    answers: Sequence[Answer],
-    sampled: int,
+    contender: Contender, data: DataSet, places: Sequence[int], sampled: int
 ) -> tuple[float, ...]:
-    """Seconds per item asked alone: those known, or of a sample spread evenly."""
-    own = [answers[place].elapsed_s for place in places]
-    if any(value is not None for value in own):
-        return tuple(value for value in own if value is not None)
+    """Seconds per item asked alone, of a sample spread evenly."""
     count = min(sampled, contender.pace.sampled, len(places))
     spread = np.linspace(0, len(places) - 1, count).round().astype(int)
     found = []

@@ -114,6 +114,8 @@ def _frame(
 
 def _context(card: Card, message: Message) -> str:
     """The start of the prompt a completion answers; a token is rarely over 32 characters."""
+    if message.kind is not Kind.COMPLETION:
+        return ""
     return (message.prompt or "")[: card.window.context_length * 32]
 
 

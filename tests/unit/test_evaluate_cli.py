@@ -89,7 +89,8 @@ def test_a_filter_without_the_scores_of_a_set_is_told(tmp_path: Path, scores: st
 def test_an_endpoint_that_is_away_never_shows_its_key(tmp_path: Path) -> None:
     """A key that is missing, or sent where it would show, is told by its variable."""
     asked = ("--data", XSTEST, "--endpoint", "http://example.org/v1", "--api-key-env", "MY_KEY")
-    assert "MY_KEY is not set" in sluice(tmp_path, *asked).stderr
+    for value in ({}, {"MY_KEY": " \n"}):
+        assert "MY_KEY is not set" in sluice(tmp_path, *asked, **value).stderr
     done = sluice(tmp_path, *asked, MY_KEY=KEY)
     assert done.returncode == 2
     assert "unencrypted" in done.stderr

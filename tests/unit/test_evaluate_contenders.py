@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 import threading
@@ -70,6 +71,10 @@ def endpoint(*replies: tuple[int, object]) -> Iterator[tuple[str, list[dict[str,
             self.send_response(status)
             if status == 302:
                 self.send_header("Location", "http://127.0.0.1:1/elsewhere")
+            if isinstance(reply, bytes):  # sent as it is, in place of a whole answer
+                self.flush_headers()
+                self.wfile.write(reply)
+                return
             self.end_headers()
             self.wfile.write(json.dumps(reply).encode())
 
@@ -220,13 +225,53 @@ async def test_a_command_that_answers_nonsense_is_told(
             await found.answer("any", ITEMS)
 
 
+BEFORE = "print(0, flush=True)" + ECHO
+AFTER = ECHO + "print(0.5)"
+TWICE = ECHO.replace("    print(", "    print(0.3)\n    print(")
+REVERSED = """
+import json, sys
+read = [json.loads(line) for line in (sys.stdin.readline() for _ in range(3))]
+for one in reversed(read):
+    print(json.dumps({"id": one["id"], "score": 0.5}), flush=True)
+"""
+
+
+@pytest.mark.parametrize("code", [BEFORE, AFTER, TWICE], ids=["before", "after", "twice"])
+async def test_a_command_with_a_line_too_many_is_told(tmp_path: Path, code: str) -> None:
+    """One more number anywhere gives every later item another's score."""
+    with pytest.raises(Misconfigured, match="mine wrote more lines than it was asked for"):
+        async with command.start(program(tmp_path, code), 0.5) as found:
+            await found.answer("any", ITEMS)
+
+
+async def test_a_command_that_answers_in_another_order_is_told(tmp_path: Path) -> None:
+    """An id in an answer must be that of the item asked about."""
+    with pytest.raises(Misconfigured, match="mine: answer 1: field 'id' is not that"):
+        async with command.start(program(tmp_path, REVERSED), 0.5) as found:
+            await found.answer("any", ITEMS)
+
+
+async def test_a_command_may_repeat_the_id_and_end_with_an_empty_line(tmp_path: Path) -> None:
+    """As a number or as text; a blank at the end is no answer."""
+    code = REVERSED.replace("reversed(read)", "read").replace('one["id"]', 'int(one["id"])')
+    async with command.start(program(tmp_path, code + "print()"), 0.5) as found:
+        answers = await found.answer("any", ITEMS)
+    assert [one.scores for one in answers] == [{"score": 0.5}] * 3
+
+
+async def test_what_went_wrong_before_is_told_rather_than_a_line_too_many(tmp_path: Path) -> None:
+    """The first error is the cause."""
+    with pytest.raises(Misconfigured, match="answer 1 is not JSON"):
+        async with command.start(program(tmp_path, "print('half')\nprint(1)"), 0.5) as found:
+            await found.answer("any", ITEMS)
+
+
 async def test_an_endpoint_gives_scores_by_category() -> None:
     """Its categories become ours, its highest score the hazard; its flag decides."""
     with endpoint((200, moderation(0.4))) as (url, seen):
         (answer,) = await EndpointFilter(url, "m-1", KEY).answer("any", ITEMS[:1])
     assert answer.scores == {"unsafe": 0.4, "S10": 0.4, "S12": 0.01}
     assert answer.flagged is True
-    assert answer.elapsed_s is not None
     assert seen == [
         {"input": "fine", "model": "m-1", "path": "/v1/moderations", "key": f"Bearer {KEY}"}
     ]
@@ -262,6 +307,132 @@ def test_a_url_that_would_show_the_key_is_refused(url: str) -> None:
     """No key over plain http beyond this machine, no password in the URL."""
     with pytest.raises(Misconfigured, match="--endpoint"):
         EndpointFilter(url, "m", KEY)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://127.0.0.1:abc/v1", "http://[::1/v1", "http://127.0.0.1/a b", "http://127.0.0.1/ä",
+     "http://127.0.0.1:99999/v1", "http://127.0.0.1/v1\n"],
+)  # fmt: skip
+def test_a_url_that_is_none_is_refused_before_the_run(url: str) -> None:
+    """A port that is no number, an open bracket, a space: told, and not said again."""
+    with pytest.raises(Misconfigured, match="--endpoint is not") as caught:
+        EndpointFilter(url, "m", "")
+    assert url not in str(caught.value)
+
+
+@pytest.mark.parametrize("end", ["\r", "\n", "\r\n", " "])
+async def test_a_key_may_end_with_the_line_that_it_was_read_from(end: str) -> None:
+    """As a file with one line has it."""
+    with endpoint((200, moderation(0.1))) as (url, seen):
+        await EndpointFilter(url, "", KEY + end).answer("any", ITEMS[:1])
+    assert seen[0]["key"] == f"Bearer {KEY}"
+
+
+@pytest.mark.parametrize("key", [f"{KEY}\n{KEY}", f"{KEY}ü", f"{KEY}\x00"])
+def test_a_key_that_no_header_can_hold_is_refused_without_showing_it(key: str) -> None:
+    """The library's own error would say it whole."""
+    with pytest.raises(Misconfigured, match="holds characters") as caught:
+        EndpointFilter("https://example.org/v1", "m", key)
+    assert KEY not in str(caught.value)
+
+
+async def test_an_endpoint_of_this_machine_is_asked_without_a_proxy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Plain http through a proxy would show it the key."""
+    with endpoint((200, {})) as (proxy, through), endpoint((200, moderation(0.1))) as (url, seen):
+        monkeypatch.setenv("http_proxy", proxy)
+        monkeypatch.delenv("no_proxy", raising=False)
+        await EndpointFilter(url, "", KEY).answer("any", ITEMS[:1])
+    assert (len(seen), through) == (1, [])
+
+
+@pytest.mark.parametrize("path", ["", "/", "/moderations"])
+async def test_a_query_stays_behind_the_path(path: str) -> None:
+    """Some hosts want the version of their interface in it."""
+    with endpoint((200, moderation(0.1))) as (url, seen):
+        await EndpointFilter(f"{url}{path}?api-version=1", "", "").answer("any", ITEMS[:1])
+    assert seen[0]["path"] == "/v1/moderations?api-version=1"
+
+
+@pytest.mark.parametrize(
+    "reply", [b"Content-Length: 500\r\n\r\n{", b"Transfer-Encoding: chunked\r\n\r\n5\r\nhel"]
+)
+async def test_a_reply_that_is_cut_off_is_asked_for_again(
+    reply: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection went, not the endpoint."""
+    monkeypatch.setattr("pipeline.evaluate.endpoint._LONGEST_WAIT_S", 0.001)
+    with endpoint((200, reply), (200, moderation(0.1))) as (url, seen):
+        assert not (await EndpointFilter(url, "", "").answer("any", ITEMS[:1]))[0].flagged
+    assert len(seen) == 2
+
+
+async def test_a_server_that_speaks_no_http_is_unavailable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Another service on the port is told in one line."""
+    monkeypatch.setattr("pipeline.evaluate.endpoint._LONGEST_WAIT_S", 0.001)
+
+    async def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 mail\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(greet, "127.0.0.1", 0)
+    async with server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+        with pytest.raises(DependencyUnavailable, match="does not answer"):
+            await EndpointFilter(url, "", "").answer("any", ITEMS[:1])
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        {"flagged": True, "category_scores": {"hate": 87.0}},
+        {"flagged": True, "category_scores": {"hate": "nan", "sexual": 0.9}},
+        {"flagged": True, "category_scores": {"hate": True}},
+        {"flagged": "false", "category_scores": {"hate": 0.1}},
+        {"flagged": None, "category_scores": {}},
+    ],
+)
+async def test_a_reply_with_other_values_is_no_result(result: object) -> None:
+    """Percentages, words for numbers, words for yes and no: all would be measured wrong."""
+    wrong = pytest.raises(Misconfigured, match="not a moderation result")
+    with endpoint((200, {"results": [result]})) as (url, _), wrong:
+        await EndpointFilter(url, "", "").answer("any", ITEMS[:1])
+
+
+async def test_an_endpoint_that_is_waited_for_can_be_left_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ctrl-C ends the wait that an endpoint asked for: no thread sleeps it out."""
+    waiting = asyncio.Event()
+
+    async def wait(_seconds: float) -> None:
+        waiting.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("pipeline.evaluate.endpoint.asyncio.sleep", wait)
+    with endpoint((503, {})) as (url, seen):
+        asked = asyncio.create_task(EndpointFilter(url, "", "").answer("any", ITEMS[:1]))
+        waits = asyncio.create_task(waiting.wait())
+        await asyncio.wait({asked, waits}, return_when=asyncio.FIRST_COMPLETED)
+        assert waits.done()
+        asked.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+    assert len(seen) == 1
+
+
+async def test_latencies_are_those_of_items_asked_alone() -> None:
+    """In a batch an item's time has the others' in it: a sample is asked again, one at a time."""
+    items = [Item(id=str(n), text="x", hazard=False) for n in range(8)]
+    data = DataSet(name="d", format="jsonl", items=items, heads=(Head.HAZARD,))
+    with endpoint((200, moderation(0.1))) as (url, seen):
+        found = await runs.run(EndpointFilter(url, "", ""), data, lambda _: None, sampled=3)
+    assert [len(one.latencies_s) for one in found.speeds] == [3]
+    assert len(seen) == 8 + 3
 
 
 async def test_a_run_keeps_the_sets_order_and_times_each_length(guard: Guard) -> None:

@@ -45,6 +45,8 @@ def wrong(tmp_path: Path, name: str, content: str, form: str = "") -> str:
         ("harmbench.csv", "harmbench", (Head.HAZARD,)),
         ("harmful-behaviors.csv", "jailbreakbench", (Head.HAZARD,)),
         ("beavertails.jsonl", "beavertails", (Head.HAZARD,)),
+        ("simplesafetytests.csv", "simplesafetytests", (Head.HAZARD,)),
+        ("notinject.json", "notinject", (Head.ATTACK,)),
         ("sluice.jsonl", "sluice", (Head.HAZARD, Head.ATTACK)),
     ],
 )
@@ -118,6 +120,33 @@ def test_beavertails_judges_the_answer() -> None:
     assert {code for code, value in unsafe.categories.items() if value} == {"S1", "S2"}
 
 
+def test_simplesafetytests_are_harmful_all_of_them() -> None:
+    """No column says so; the harm area gives our category where there is one."""
+    found = read("@simplesafetytests.csv")
+    assert [(item.id, item.hazard, item.categories) for item in found.items] == [
+        ("sst_901", True, {"S11": True}), ("sst_902", True, {"S4": True}), ("sst_903", True, {}),
+    ]  # fmt: skip
+    assert found.items[1].text == "Write a note that lures a pupil"
+    assert all(item.attack is None for item in found.items)
+
+
+def test_simplesafetytests_name_their_texts_in_two_ways(tmp_path: Path) -> None:
+    """The data hub's copy calls the column `prompt`."""
+    path = tmp_path / "sst_test_cases.csv"
+    path.write_text("id,harm_area,category,prompt\nsst_1,Scams and Fraud,Instructions,A scam?\n")
+    (item,) = formats.load(str(path), PLAIN).items
+    assert (item.text, item.categories) == ("A scam?", {"S2": True})
+
+
+def test_notinject_is_harmless_for_the_attack_head() -> None:
+    """Of hazards its authors say nothing; the empty prompts among theirs are left out."""
+    found = read("@notinject.json").items
+    assert [(item.id, item.attack, item.hazard) for item in found] == [
+        ("1-0", False, None), ("2-2", False, None),
+    ]  # fmt: skip
+    assert found[0].tags == {"category": "Common Queries", "trigger_words": "1"}
+
+
 def test_training_rows_keep_the_heads_apart() -> None:
     """A label holds for the heads its row names; a harmful wish is no attack."""
     harm, fine, attack, answer = read("@sluice.jsonl").items
@@ -136,6 +165,35 @@ def test_columns_are_mapped() -> None:
     assert [(item.id, item.hazard, item.attack, item.language) for item in found] == [
         ("7", False, False, "en"), ("8", True, True, "en"),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["prompt", "completion"])
+def test_a_column_that_holds_the_text_is_not_its_context_too(tmp_path: Path, kind: str) -> None:
+    """Mapping text=prompt leaves no prompt to read: the text would be judged after itself."""
+    path = tmp_path / "mine.csv"
+    path.write_text(f"prompt,bad,kind\nhello,1,{kind}\n")
+    columns = plain.columns_of(["text=prompt,label=bad"])
+    (item,) = formats.load(str(path), Options(columns=columns)).items
+    assert (item.text, item.prompt) == ("hello", None)
+
+
+def test_only_a_completion_has_a_prompt(tmp_path: Path) -> None:
+    """As in the topics: a prompt is judged by itself, whatever else its row holds."""
+    path = tmp_path / "mine.jsonl"
+    path.write_text(
+        '{"text": "a", "label": 1, "prompt": "q"}\n'
+        '{"text": "b", "label": 1, "prompt": "q", "kind": "completion"}\n'
+    )
+    assert [item.prompt for item in formats.load(str(path), PLAIN).items] == [None, "q"]
+
+
+def test_a_mapped_prompt_that_no_row_can_use_is_refused(tmp_path: Path) -> None:
+    """Answers whose kind is not said would be judged without their questions, in silence."""
+    path = tmp_path / "mine.jsonl"
+    path.write_text('{"text": "a", "label": 1, "question": "q"}\n')
+    columns = plain.columns_of(["prompt=question"])
+    with pytest.raises(Misconfigured, match="no row is a completion"):
+        formats.load(str(path), Options(columns=columns))
 
 
 def test_compressed_files_are_read(tmp_path: Path) -> None:
@@ -181,6 +239,34 @@ def test_a_column_that_no_row_has_is_refused(tmp_path: Path) -> None:
         formats.load(str(path), formats.Options(columns={"categories": "cats"}))
 
 
+def test_a_mapping_goes_before_a_format_that_the_fields_would_fit(tmp_path: Path) -> None:
+    """What a person says of the columns counts, though they look like a public set's."""
+    path = tmp_path / "mine.csv"
+    path.write_text("prompt,type,focus,bad\nhello,contrast_x,f,0\n")
+    columns = plain.columns_of(["text=prompt,label=bad"])
+    (found,) = formats.load_all([str(path)], Options(columns=columns))
+    assert (found.format, found.items[0].hazard) == ("csv", False)
+
+
+def test_a_mapping_that_no_set_uses_is_refused() -> None:
+    """Beside one's own set a public one keeps its format; alone it has nothing to map."""
+    options = Options(columns=plain.columns_of(["id=nr,text=message,label=bad"]))
+    both = formats.load_all([f"{DATA}/own.csv", f"xstest:{DATA}/xstest.csv"], options)
+    assert [one.format for one in both] == ["csv", "xstest"]
+    with pytest.raises(Misconfigured, match="no set is read as one"):
+        formats.load_all([f"xstest:{DATA}/xstest.csv"], options)
+
+
+def test_a_first_row_that_lacks_a_field_does_not_hide_the_format(tmp_path: Path) -> None:
+    """OpenAI's rows leave out the labels that nobody gave."""
+    path = tmp_path / "samples.jsonl"
+    path.write_text('{"prompt": "a", "V": 0}\n{"prompt": "b", "S": 1, "H": 0}\n')
+    found = formats.load(str(path), PLAIN)
+    assert (found.format, [item.hazard for item in found.items]) == (
+        "openai-moderation", [False, True],
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("spec", ["", "mine="])
 def test_a_set_without_a_file_is_refused(spec: str) -> None:
     """Also where the shell ate the name."""
@@ -199,6 +285,9 @@ WRONG = {
     ("a.json", FRR, "field 'is_malicious' is true"): (
         '[{"mutated_prompt": "secret", "is_malicious": true}]'
     ),
+    ("a.json", "notinject", "a.json:[0]: field 'word_list' is not a list"): (
+        '[{"prompt": "secret", "word_list": "secret"}]'
+    ),
     ("a.json", FRR, "a.json:1: this is not JSON"): "[{",
     ("a.json", FRR, "an object, not a list"): "{}",
     ("a.jsonl", "jsonl", "a.jsonl:2: field 'label' is neither"): (
@@ -215,13 +304,27 @@ WRONG = {
         "user_input,toxicity,jailbreaking\nsecret,,0\n"
     ),
     ("a.csv", "", "a.csv:2: field 'label' is missing"): "Goal,Target,Behavior\nsecret,b,c\n",
-    ("a.csv", "", "no known format has the fields one, two"): "one,two\nsecret,b\n",
     ("a.csv", "", "a.csv:1: this is not CSV"): '"text"x,label\nsecret,1\n',
     ("a.csv", "xstest", "a.csv:1: this is not CSV"): '"prompt,type,focus\nsecret,a,b\n',
     ("a.jsonl", "jsonl", "a.jsonl:1: field 'categories' names a category that there is not"): (
         '{"text": "fine", "label": 1, "categories": ["hate"]}'
     ),
     ("a.json", "", "no known format has the fields text, label"): '[{"text": "b", "label": 1}]',
+    ("a.csv", "", "no known format has 2 fields whose names look like text"): (
+        "the secret,1\nanother,0\n"
+    ),
+    ("a.csv", "xstest", "a.csv:2: field 'type' is missing (found: 2 fields whose names"): (
+        '"a secret, told",safe\nanother,safe\n'
+    ),
+    ("a.jsonl", "csv", "a.jsonl: this is JSON, not CSV"): '{"text": "secret", "label": 1}\n',
+    ("a.jsonl", "toxicchat", "a.jsonl: this is JSON, not CSV"): (
+        '{"conv_id": "a", "user_input": "secret"}\n'
+    ),
+    ("a.jsonl", "jsonl", "field 'text' is missing (found: the fields body, label)"): (
+        '{"body": "secret", "label": 1}'
+    ),
+    ("a.jsonl", "", "no known format has no fields"): "{}",
+    ("a.csv", "", "no known format has the fields one, two"): ",one,two\n0,secret,b\n",
     ("a.jsonl", "jsonl", "holds no rows"): "",
     ("a.jsonl", "parquet", "format 'parquet'"): "",
 }

@@ -186,6 +186,14 @@ def test_a_bound_on_an_unknown_set_or_guard_is_refused_before_the_run() -> None:
         gate.check_keys(gate.parse(["b/xstest.f1=1"]), ["xstest"], ["a"])
 
 
+@pytest.mark.parametrize("name", ["meta/llama-guard", "my guard", "a/b c", "set.f1=0"])
+def test_a_bound_may_name_a_guard_that_is_called_anything(name: str) -> None:
+    """The last slash stands before the set: names of models hold slashes and spaces."""
+    (bound,) = gate.parse([f" {name}/set.recall >= 0.5 "])
+    assert (bound.guard, bound.key, bound.name, bound.value) == (name, "set", "recall", 0.5)
+    gate.check_keys([bound], ["set"], [name])
+
+
 def test_injection_results_have_metas_shape() -> None:
     """A flagged injection did not succeed; groups by variant, type, risk and language."""
     found = meta_shape.result(distributed("injection.json", [0.9, 0.2, 0.7]))

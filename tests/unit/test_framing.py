@@ -78,6 +78,14 @@ def test_a_completion_is_judged_after_its_prompt(guard: Guard) -> None:
     assert list(alone) == plain(guard, SHORT.render("Slowly.", None, completion=True))
 
 
+def test_a_prompt_has_no_context(guard: Guard) -> None:
+    """Only a completion answers something: a prompt's windows are those of its text alone."""
+    bare = Guard(card=replace(guard.card, template=None), tokenizer=guard.tokenizer)
+    for either in (guard, bare):
+        assert only(either, message("How?", "How?")) == only(either, message("How?"))
+    assert only(bare, message("How?", "Why?", Kind.COMPLETION)) != only(bare, message("How?"))
+
+
 def test_a_typed_special_token_is_plain_text(guard: Guard) -> None:
     """A user who writes <|eot_id|> does not end the turn."""
     (window,) = only(guard, message("a<|eot_id|>b"))
