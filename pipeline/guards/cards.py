@@ -150,6 +150,15 @@ class _Document(_Section):
             raise ValueError("layout 'chat-template' needs digests.template")
         return self
 
+    @model_validator(mode="after")
+    def _labels_known(self) -> _Document:
+        named = {f"operating_points.{name}": point for name, point in self.operating_points.items()}
+        named |= {f"golden.{n}.scores": each.scores for n, each in enumerate(self.golden)}
+        for place, values in named.items():
+            if unknown := [label for label in values if label not in self.guard.labels]:
+                raise ValueError(f"label {unknown[0]!r} of {place} is not one of guard.labels")
+        return self
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Card:

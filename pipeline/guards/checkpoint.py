@@ -25,6 +25,7 @@ _UNCHUNKED: Final = 8192
 """The chunk of a Llama 4 that names none: the size its family was trained with."""
 _POSITIONS_AFTER_PADDING: Final = frozenset({"camembert", "data2vec-text", "ibert", "mpnet"})
 """Encoders, besides the RoBERTas, whose first position is the one after the padding's id."""
+_COMPLETE: Final = "Give a complete checkpoint: download it again, or save it with save_pretrained"
 _WANTED: Final = ["*.json", "*.jinja", "*.safetensors", "tokenizer.model", "LICENSE*", "*.md"]
 
 
@@ -84,11 +85,32 @@ class Checkpoint:
             )
         # Eager attention takes the mask as it is given, which export relies on.
         options = {"dtype": DTYPES[precision], "attn_implementation": "eager"}
-        model = kind.from_pretrained(str(self.folder), **options).eval()
+        model = _loaded(kind, self.folder, options).eval()
         model = getattr(model, "language_model", model)
         if self.chunk is not None:
             model.config.attention_chunk_size = self.chunk
         return model
+
+
+def _loaded(kind: Any, folder: Path, options: dict[str, Any]) -> Any:
+    """A model with the folder's weights and no others; raises Misconfigured with a remedy."""
+    # A weight of another shape is to be named below; otherwise the library refers to its log.
+    options = options | {"output_loading_info": True, "ignore_mismatched_sizes": True}
+    try:
+        model, told = kind.from_pretrained(str(folder), **options)
+    except Exception as error:  # of files, safetensors and torch: they share no base class
+        reason = str(error).partition("\n")[0]
+        raise Misconfigured(
+            f"the weights in {folder} cannot be loaded ({type(error).__name__}: {reason})",
+            remedy=_COMPLETE,
+        ) from error
+    # The library fills these with random numbers; a weight tied to another is not among them.
+    if random := sorted({*told["missing_keys"], *(key for key, *_ in told["mismatched_keys"])}):
+        raise Misconfigured(
+            f"the checkpoint in {folder} lacks {random[0]}, or has it in another shape",
+            remedy=_COMPLETE,
+        )
+    return model
 
 
 def open_checkpoint(source: str, recipe: Recipe) -> Checkpoint:
@@ -98,8 +120,8 @@ def open_checkpoint(source: str, recipe: Recipe) -> Checkpoint:
         folder = _download(source)
     path = folder / "config.json"
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        config = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
         raise Misconfigured(
             f"{path} cannot be read ({type(error).__name__})",
             remedy="Give the folder of a Hugging Face checkpoint, or its name on the hub",
@@ -145,6 +167,8 @@ def _check_kind(found: Checkpoint, recipe: Recipe) -> None:
             f"{found.source} has {classes} classes, the card would name {len(recipe.classes)}",
             remedy="Name every class in order with --classes, '-' for one without a label",
         )
+    if not causal:
+        borders(found)
     _check_length(found, recipe)
 
 

@@ -7,6 +7,7 @@ here, since TensorRT takes it from the graph (strong typing).
 
 from __future__ import annotations
 
+import re
 import shutil
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -33,6 +34,7 @@ OPSET: Final = 17
 ONE_FILE_BYTES: Final = 1_800_000_000
 """Beyond this the weights lie in `model.onnx.data`: a protobuf ends at 2 GiB."""
 WINDOWS: Final = 16
+_NAME: Final = re.compile(r"(?!\.)[A-Za-z0-9_.-]+")
 
 GOLDEN: Final = (
     (Kind.PROMPT, "What is a good recipe for vegetable soup?", ""),
@@ -71,15 +73,9 @@ class Exported:
 
 def export(request: Request, say: Callable[[str], None] = lambda _: None) -> Exported:
     """Write the guard's folder whole or not at all; raises Misconfigured with a remedy."""
+    _check(request)
     recipe = _with_health(request.recipe, health=request.health)
     final = request.repository / request.name
-    if final.exists():
-        raise Misconfigured(f"{final} exists", remedy="Remove it, or choose another --name")
-    if request.precision not in DTYPES:
-        raise Misconfigured(
-            f"a checkpoint cannot be exported in {request.precision}",
-            remedy="Use fp32, fp16 or bf16; fp8 and int8 are options of `sluice guard compile`",
-        )
     found = checkpoint.open_checkpoint(request.source, recipe)
     request.repository.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".export-", dir=request.repository) as scratch:
@@ -88,6 +84,23 @@ def export(request: Request, say: Callable[[str], None] = lambda _: None) -> Exp
         remarks = _fill(made, found, replace(request, recipe=recipe), say)
         made.rename(final)
     return Exported(folder=final, remarks=remarks)
+
+
+def _check(request: Request) -> None:
+    """Raise Misconfigured for what would be refused only after the work, or never."""
+    if not _NAME.fullmatch(request.name):
+        raise Misconfigured(
+            f"{request.name!r} cannot name a guard, whose name is a folder's and Triton's",
+            remedy="Use letters, digits, '_', '-' and '.' for --name, not '.' first",
+        )
+    final = request.repository / request.name
+    if final.exists():
+        raise Misconfigured(f"{final} exists", remedy="Remove it, or choose another --name")
+    if request.precision not in DTYPES:
+        raise Misconfigured(
+            f"a checkpoint cannot be exported in {request.precision}",
+            remedy="Use fp32, fp16 or bf16; fp8 and int8 are options of `sluice guard compile`",
+        )
 
 
 def _fill(

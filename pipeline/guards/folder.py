@@ -106,10 +106,12 @@ def _section(title: str, values: Mapping[str, Any]) -> str:
 
 
 def _value(value: Any) -> str:
-    """A TOML value; its strings are escaped as JSON's are."""
+    """A TOML value; its strings are escaped as JSON's are, save that no surrogates stand there."""
     if isinstance(value, Mapping):
         return "{ " + ", ".join(f"{key} = {_value(each)}" for key, each in value.items()) + " }"
-    return json.dumps(value)
+    # A file's name that is not UTF-8 becomes lone surrogates; TOML also has no bare DEL.
+    text = json.dumps(value, ensure_ascii=False).encode(errors="replace").decode()
+    return text.replace("\x7f", "\\u007f")
 
 
 def _tensors(recipe: Recipe) -> str:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final
 
 from pipeline.errors import Misconfigured
+from pipeline.events import Kind
 from pipeline.guards import llama_guard
 from pipeline.guards.llama_guard import Version
+from pipeline.taxonomy import CATEGORIES
 
 _ENCODER_BUCKETS: Final = (32, 64, 128, 256, 512)
 # The template alone takes 200 to 240 tokens, so shorter buckets would stay empty.
 _CHAT_BUCKETS: Final = (256, 320, 384, 512, 768, 1024)
+_SHORTEST: Final = 8
+"""Tokens of the shortest window that a card takes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +49,7 @@ class Recipe:
                 f"a {self.name} guard has no categories in its prompt to exclude",
                 remedy="Leave --exclude out; a policy decides which scores matter",
             )
-        if unknown := [code for code in excluded if code not in self.labels]:
+        if unknown := [code for code in excluded if code not in self.labels[1:]]:
             raise Misconfigured(
                 f"{self.name} does not know category {unknown[0]!r}",
                 remedy=f"Use some of {', '.join(self.labels[1:])}",
@@ -54,7 +58,12 @@ class Recipe:
         return replace(self, labels=kept, excluded=tuple(excluded))
 
     def up_to(self, max_length: int) -> Recipe:
-        """The same guard with a longest window of `max_length` tokens."""
+        """The same guard with a longest window of `max_length` tokens; raises Misconfigured."""
+        if max_length < _SHORTEST:
+            raise Misconfigured(
+                f"windows of {max_length} tokens leave no room for text",
+                remedy=f"Give --max-length {_SHORTEST} or more",
+            )
         shorter = tuple(bucket for bucket in self.buckets if bucket < max_length)
         return replace(
             self,
@@ -110,11 +119,18 @@ RECIPES: Final[Mapping[str, Recipe]] = MappingProxyType(
 
 
 def classifier(classes: Sequence[str], activation: str, roles: Sequence[str]) -> Recipe:
-    """A text classifier of one's own: `-` names a class that has no label."""
+    """A text classifier of one's own, `-` a class without a label; raises Misconfigured."""
     labels = tuple(dict.fromkeys(name for name in classes if name != "-"))
     if not labels:
         raise Misconfigured(
             "a classifier needs its classes", remedy="Say them in order: --classes=-,S10"
+        )
+    _known("--classes", labels, CATEGORIES)
+    _known("--activation", [activation], ("softmax", "sigmoid"))
+    _known("--roles", roles, [kind.value for kind in Kind])
+    if activation == "softmax" and len(set(classes)) < 2:
+        raise Misconfigured(
+            "a softmax needs two classes", remedy="Name the harmless one '-': --classes=-,S10"
         )
     return Recipe(
         name="classifier",
@@ -128,6 +144,15 @@ def classifier(classes: Sequence[str], activation: str, roles: Sequence[str]) ->
         overlap=64,
         context_length=0,
     )
+
+
+def _known(option: str, given: Sequence[str], known: Collection[str]) -> None:
+    """Raise Misconfigured where an option says nothing, or what a card does not know."""
+    for each in given or [""]:
+        if each not in known:
+            raise Misconfigured(
+                f"{option} cannot be {each!r}", remedy=f"Choose from {', '.join(known)}"
+            )
 
 
 def named(name: str) -> Recipe:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -268,6 +270,94 @@ def test_padding_in_a_tokenizer_s_file_is_no_border(own_guard: Made, tmp_path: P
     padded.enable_truncation(max_length=128)
     padded.save(str(tmp_path / "tokenizer.json"))
     assert checkpoint.borders(replace(found, folder=tmp_path)) == checkpoint.borders(found)
+
+
+@pytest.mark.parametrize("name", ["", ".", "../outside", "meta/pg", 'a"b', ".hidden", "a\n"])
+def test_a_name_that_is_no_folder_s_is_refused_before_any_work(
+    own_guard: Made, tmp_path: Path, name: str
+) -> None:
+    """It would be lost when the folder is renamed, lie elsewhere, or spoil a profile."""
+    with pytest.raises(Misconfigured, match="cannot name a guard"):
+        export(own_guard.checkpoint, name, own_guard.recipe, tmp_path / "models")
+    assert not list(tmp_path.iterdir())
+
+
+def _changed(made: Made, folder: Path, change: Callable[[dict[str, Any]], Any]) -> Path:
+    """A copy of a checkpoint whose tensors are changed in place."""
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(made.checkpoint, folder)
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+@pytest.mark.parametrize("change", ["absent", "narrower"])
+def test_a_checkpoint_without_some_weight_is_refused_by_its_name(
+    own_guard: Made, tmp_path: Path, change: str
+) -> None:
+    """The library would fill it at random, and the card would hold what the noise says."""
+
+    def spoil(tensors: dict[str, Any]) -> None:
+        bias = tensors.pop("classifier.bias")
+        if change == "narrower":
+            tensors["classifier.bias"] = bias[:2].clone()
+
+    folder = _changed(own_guard, tmp_path / "spoilt", spoil)
+    with pytest.raises(Misconfigured, match=r"lacks classifier\.bias") as caught:
+        export(folder, "spoilt", own_guard.recipe, tmp_path / "models")
+    assert caught.value.remedy
+    assert not list((tmp_path / "models").iterdir())
+
+
+def test_a_head_tied_to_the_embeddings_is_not_missing(llama_guard_3: Made, tmp_path: Path) -> None:
+    """It is saved once: Llama Guard 3 1B has no lm_head of its own."""
+    from pipeline.guards import checkpoint
+
+    folder = _changed(
+        llama_guard_3, tmp_path / "tied", lambda tensors: tensors.pop("lm_head.weight")
+    )
+    config = json.loads((folder / "config.json").read_text()) | {"tie_word_embeddings": True}
+    (folder / "config.json").write_text(json.dumps(config))
+    model = checkpoint.open_checkpoint(str(folder), llama_guard_3.recipe).model("fp32")
+    assert model.lm_head.weight is model.get_input_embeddings().weight
+
+
+@pytest.mark.parametrize("spoil", [Path.unlink, lambda path: path.write_bytes(b"short")])
+def test_weights_that_are_absent_or_cut_off_are_told(
+    own_guard: Made, tmp_path: Path, spoil: Callable[[Path], Any]
+) -> None:
+    """An interrupted download leaves such a folder."""
+    folder = Path(shutil.copytree(own_guard.checkpoint, tmp_path / "spoilt"))
+    spoil(folder / "model.safetensors")
+    with pytest.raises(Misconfigured, match=r"the weights in .* cannot be loaded") as caught:
+        export(folder, "spoilt", own_guard.recipe, tmp_path / "models")
+    assert "complete checkpoint" in caught.value.remedy
+
+
+def test_a_configuration_that_is_no_object_is_refused(own_guard: Made, tmp_path: Path) -> None:
+    """No traceback for a file that is JSON, but not a checkpoint's."""
+    folder = Path(shutil.copytree(own_guard.checkpoint, tmp_path / "spoilt"))
+    (folder / "config.json").write_text("[1]")
+    with pytest.raises(Misconfigured, match="cannot be read"):
+        export(folder, "spoilt", own_guard.recipe, tmp_path / "models")
+
+
+def test_borders_that_cannot_be_framed_are_told_before_any_work(
+    own_guard: Made, tmp_path: Path
+) -> None:
+    """Not once the graph is traced."""
+    from tokenizers import Tokenizer
+
+    from pipeline.guards import checkpoint
+
+    folder = Path(shutil.copytree(own_guard.checkpoint, tmp_path / "bare"))
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    bare = json.loads(tokenizer.to_str()) | {"post_processor": None}
+    (folder / "tokenizer.json").write_text(json.dumps(bare))
+    with pytest.raises(Misconfigured, match="puts 0 special tokens around a text"):
+        checkpoint.open_checkpoint(str(folder), own_guard.recipe)
 
 
 def test_a_guard_is_never_written_over(prompt_guard: Made) -> None:

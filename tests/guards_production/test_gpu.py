@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -32,6 +34,17 @@ def test_without_a_gpu_the_script_says_so(capsys: pytest.CaptureFixture[str]) ->
         patch.setattr("sys.argv", ["gpu_engines"])
         assert gpu_engines.main() == 3
     assert gpu_engines.why_not() in capsys.readouterr().err
+
+
+def test_no_percentile_is_above_the_slowest_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of thirty calls the slowest took a hundred milliseconds."""
+    calls_s = [0.001] * (gpu_engines.REPEATS - 1) + [0.1]
+    clock = iter([moment for call_s in calls_s for moment in (0.0, call_s)])
+    monkeypatch.setattr(gpu_engines.time, "perf_counter", lambda: next(clock))
+    engine: Any = SimpleNamespace(run=lambda *_: None)
+    timing = gpu_engines._timed("lg3-1b", engine, SimpleNamespace(shape=(8, 256)), None, 0)
+    assert timing.p50_ms == pytest.approx(1)
+    assert 50 < timing.p99_ms <= 100
 
 
 def test_the_table_names_rows_per_second() -> None:

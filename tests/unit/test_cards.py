@@ -66,6 +66,24 @@ def test_a_wrong_card_is_refused_naming_the_key(
     assert caught.value.remedy
 
 
+@pytest.mark.parametrize(
+    ("old", "place"),
+    [
+        ("unsafe = 0.5", "operating_points.balanced"),
+        ("{ unsafe = 0.02 }", "golden.0.scores"),
+    ],
+)
+def test_a_label_that_the_guard_does_not_give_is_refused(
+    tmp_path: Path, old: str, place: str
+) -> None:
+    """A misspelt label would be a threshold or an expectation that nothing meets."""
+    path = write_card(tmp_path) / "card.toml"
+    path.write_text(path.read_text().replace(old, old.replace("unsafe", "unsfae")))
+    with pytest.raises(Misconfigured) as caught:
+        cards.load(tmp_path)
+    assert f"label 'unsfae' of {place} is not one of guard.labels" in caught.value.message
+
+
 def test_an_unknown_key_is_refused(tmp_path: Path) -> None:
     """A misspelt key is not ignored."""
     write_card(tmp_path)
