@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Final
 
 from pipeline import chain, chain_heads, codec, schema_check, schema_ids
 from pipeline.adapters.kafka import KafkaReader, Record, Slice
@@ -11,11 +12,50 @@ from pipeline.adapters.registry import Registry
 from pipeline.audit_proof import Break, Fault, Proof, Seen, Span
 from pipeline.audit_verify import Heads, Verifier
 from pipeline.chain_heads import Checkpoint
-from pipeline.errors import Rejected
+from pipeline.errors import Misconfigured, Rejected
 from pipeline.ranges import Range
 from pipeline.resources import shipped
 from pipeline.settings import Settings
 from pipeline.signing import Checker
+
+_REMEDY: Final = "Set registry.url (SLUICE_REGISTRY__URL) as the workers have it"
+
+
+@dataclass(slots=True)
+class Numbering:
+    """Whether what was read bears the schema ids in use here.
+
+    A registry numbers schemas as it likes. Read by other ids, a log that is in
+    order looks as if every record of it had been changed.
+    """
+
+    _ours: bool = False
+    _other: int | None = None
+
+    def read(self) -> None:
+        """A record could be read: its ids are in use here."""
+        self._ours = True
+
+    def unread(self, frame: bytes, name: str, schemas: codec.Schemas) -> None:
+        """One could not; it may be of schema `name`, under another id."""
+        if not self._ours and self._other is None and _fits_ours(frame, name, schemas):
+            self._other = codec.frame_id(frame)
+
+    def require_ours(self) -> None:
+        """Raise Misconfigured where nothing could be read and something bears another id."""
+        if self._other is not None and not self._ours:
+            raise Misconfigured(
+                "nothing here can be read: its schema ids, such as"
+                f" {self._other}, are those of another registry",
+                remedy=_REMEDY,
+            )
+
+
+def hint(records: int, unreadable: int) -> str:
+    """What to try where not one of these records was an audit event; else empty."""
+    if not records or unreadable < records:
+        return ""
+    return f"not one record can be read as an audit event. {_REMEDY}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,13 +64,15 @@ class _Sources:
     schemas: codec.Schemas
     audit: str
     heads: str
+    numbering: Numbering = field(default_factory=Numbering)
 
 
 async def verify(settings: Settings, when: Range, checkers: Sequence[Checker] = ()) -> Proof:
     """The proof of a time range, whose bounds are fixed now.
 
     With `checkers`, only heads that one of them accepts are trusted, and any
-    other is a break.
+    other is a break. Raises Misconfigured where nothing can be read because
+    another registry numbered it: that proves nothing, and breaks nothing.
     """
     async with KafkaReader(settings.kafka) as reader:
         sources = _Sources(
@@ -44,20 +86,28 @@ async def verify(settings: Settings, when: Range, checkers: Sequence[Checker] = 
         slices = await reader.within(sources.audit, when)
         verifier = Verifier(await _spans(sources, slices), heads)
         async for record in reader.read(sources.audit, slices):
-            verifier.feed(_seen(record, sources.schemas))
+            verifier.feed(_seen(record, sources))
+        sources.numbering.require_ours()
         return verifier.finish(await _heads(sources, checkers))
 
 
 async def checkpoints(settings: Settings) -> AsyncIterator[Checkpoint]:
-    """Every head that its topic holds now; what is none is passed over."""
-    schemas = await _schemas(settings)
+    """Every head that its topic holds now; what is none is passed over.
+
+    Raises Misconfigured where that is all, because another registry numbered it.
+    """
+    schemas, numbering = await _schemas(settings), Numbering()
     topic = settings.topics.chain_heads
     async with KafkaReader(settings.kafka) as reader:
         async for record in reader.read(topic, await reader.bounds(topic)):
             try:
-                yield chain_heads.decode(record.value or b"", schemas)
+                found = chain_heads.decode(record.value or b"", schemas)
             except Rejected:
+                numbering.unread(record.value or b"", codec.CHAIN_HEAD, schemas)
                 continue
+            numbering.read()
+            yield found
+    numbering.require_ours()
 
 
 async def _schemas(settings: Settings) -> codec.Schemas:
@@ -87,7 +137,9 @@ async def _heads(sources: _Sources, checkers: Sequence[Checker]) -> Heads:
             found = chain_heads.decode(record.value or b"", sources.schemas)
         except Rejected:
             heads.refuse(_no_head(record))
+            sources.numbering.unread(record.value or b"", codec.CHAIN_HEAD, sources.schemas)
             continue
+        sources.numbering.read()
         if found.head.topic != sources.audit:
             continue
         if checkers and not chain_heads.is_signed(found, checkers):
@@ -111,12 +163,14 @@ async def _spans(sources: _Sources, slices: Sequence[Slice]) -> list[Span]:
     ]
 
 
-def _seen(record: Record, schemas: codec.Schemas) -> Seen:
+def _seen(record: Record, sources: _Sources) -> Seen:
     frame = record.value or b""
     try:
-        link, readable = codec.link(frame, schemas), True
+        link, readable = codec.link(frame, sources.schemas), True
+        sources.numbering.read()
     except Rejected:
         link, readable = None, False
+        sources.numbering.unread(frame, codec.AUDIT, sources.schemas)
     return Seen(
         partition=record.partition,
         offset=record.offset,
@@ -124,6 +178,17 @@ def _seen(record: Record, schemas: codec.Schemas) -> Seen:
         hash=chain.digest(codec.body(frame)),
         readable=readable,
     )
+
+
+def _fits_ours(frame: bytes, name: str, schemas: codec.Schemas) -> bool:
+    """Whether a frame bears another id than schema `name` has here, and is a record of it."""
+    ours = schemas.ids[name]
+    renumbered = frame[:1] + ours.to_bytes(4, "big") + codec.body(frame)
+    try:
+        codec.read(renumbered, name, schemas)
+        return codec.frame_id(frame) != ours
+    except Rejected:
+        return False
 
 
 def _no_head(record: Record) -> Break:

@@ -18,6 +18,7 @@ from typing import Final
 from pipeline import audit_log, codec, headers
 from pipeline.adapters.kafka import KafkaReader, Record, Slice
 from pipeline.adapters.partitions import partition_of
+from pipeline.audit_check import Numbering
 from pipeline.audit_log import Entry
 from pipeline.errors import Misconfigured, Rejected
 from pipeline.events import AuditEvent, Kind, Position
@@ -36,11 +37,12 @@ _MOST_RELATED: Final = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Places:
-    """Where events and inputs lie, and how they are read."""
+    """Where events and inputs lie, and how they are read; `numbering` hears of what was found."""
 
     topics: TopicSettings
     schemas: codec.Schemas
     span: Range = field(default_factory=Range)
+    numbering: Numbering = field(default_factory=Numbering)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,8 +147,13 @@ async def _matching(
     reader: KafkaReader, places: Places, slices: Sequence[Slice], wanted: Callable[[Record], bool]
 ) -> AsyncIterator[Entry]:
     async for record in reader.read(places.topics.audit, slices):
-        if wanted(record) and (entry := audit_log.decoded(record, places.schemas)):
+        if not wanted(record):
+            continue
+        if entry := audit_log.decoded(record, places.schemas):
+            places.numbering.read()
             yield entry
+        else:
+            places.numbering.unread(record.value or b"", codec.AUDIT, places.schemas)
 
 
 def _has_id(wanted: str) -> Callable[[Record], bool]:

@@ -100,7 +100,10 @@ class PolicyFeed:
         return self._current
 
     async def begin(self, publisher: Publisher, documents: Sequence[PolicyRecord]) -> None:
-        """Publish the documents that the topic lacks; put the right policy in force."""
+        """Publish the documents that the topic lacks; put the right policy in force.
+
+        Warns where that is another than the file's.
+        """
         async with KafkaReader(self._settings) as reader:
             self._next = await read_all(
                 reader, self._topic, self._history, self._schemas, self._refused
@@ -108,6 +111,7 @@ class PolicyFeed:
         missing = [each for each in documents if not self._history.document(each.digest)]
         await publisher.publish([outgoing(self._topic, each, self._schemas) for each in missing])
         self._choose()
+        self._tell_of_unused_file()
 
     async def watch(self) -> None:
         """Follow the topic for ever; switch when another policy comes into force."""
@@ -144,6 +148,19 @@ class PolicyFeed:
             offset=placed.offset if placed else None,
         )
         self._on_switch(policy)
+
+    def _tell_of_unused_file(self) -> None:
+        """Somebody may have made the file stricter, and believe that it is in force."""
+        own, in_force = self._own.ref, self._current.ref
+        if own.digest != in_force.digest:
+            log.warning(
+                "policy-file-not-in-force",
+                id=own.id,
+                version=own.version,
+                digest=own.digest,
+                in_force=in_force.digest,
+                remedy="`sluice policy publish FILE` puts it in force",
+            )
 
     def _refused(self, offset: int, why: str) -> None:
         metrics.POLICY_REFUSED.inc()

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline import audit_export, audit_log, schema_ids, wiring
+from pipeline import audit_check, audit_export, audit_log, schema_ids, wiring
 from pipeline.adapters.kafka_admin import open_reader
 from pipeline.audit_export import BROKEN, Tally, Texts
 from pipeline.cli import console, progress, session
@@ -84,7 +84,9 @@ def export(
             if not tally.rows:
                 raise _Empty
     except _Empty:
-        console.error(f"nothing was selected: {_read(tally)}; see --from, --to and the filters")
+        hint = audit_check.hint(tally.passed.records, tally.passed.unreadable)
+        try_this = hint or "see --from, --to and the filters"
+        console.error(f"nothing was selected: {_read(tally)}; {try_this}")
         raise typer.Exit(Exit.EMPTY) from None
     _report(out, tally, as_json=as_json)
 

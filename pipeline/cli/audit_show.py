@@ -71,6 +71,7 @@ async def _look(
     async with open_reader(settings.kafka) as reader:
         entries = await audit_find.find(reader, places, wanted)
         if not entries:
+            places.numbering.require_ours()
             return None
         latest = max(entries, key=lambda entry: entry.event.verdict.received_at)
         verdict_id = latest.event.verdict.verdict_id

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline import audit_log, drawing, wiring, wiring_replay
+from pipeline import audit_check, audit_log, drawing, wiring, wiring_replay
 from pipeline.cli import console, progress, replay_tables, session
 from pipeline.cli.exits import Exit
 from pipeline.errors import Misconfigured
@@ -256,4 +256,7 @@ def _end(found: Document, breached: Sequence[str]) -> None:
         raise typer.Exit(Exit.GATE)
     if not found["records"]["compared"]:
         console.note("nothing was compared: no record in these bounds was asked for and usable")
+        records = found["records"]
+        if hint := audit_check.hint(records["read"], records["unreadable"]):
+            console.note(hint)
         raise typer.Exit(Exit.EMPTY)

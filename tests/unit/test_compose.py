@@ -241,6 +241,29 @@ def test_the_example_environment_offers_only_what_compose_reads() -> None:
     assert {name for name in read if name.startswith(PREFIX)} <= offered
 
 
+def test_this_host_reaches_the_stack_where_its_ports_are_published(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """host.toml, which the quick start has you name, leads to Kafka, registry and Triton."""
+    start = re.findall(r"```\n(.*?)```", (COMPOSE / "README.md").read_text(), re.DOTALL)[0]
+    assert "export SLUICE_CONFIG=compose/host.toml\n" in start
+    monkeypatch.setenv("SLUICE_CONFIG", str(COMPOSE / "host.toml"))
+    settings = load()
+    named = {
+        "kafka": settings.kafka.bootstrap_servers,
+        "registry": (settings.registry.url or "").removeprefix("http://"),
+        "triton-cpu": settings.triton.url,
+    }
+    for service, address in named.items():
+        port = re.sub(r"\$\{\w+:-(\d+)\}", r"\1", SERVICES[service]["ports"][0])
+        assert port.startswith(f"{address}:"), service
+
+
+def test_no_variable_of_the_host_s_settings_reaches_the_workers() -> None:
+    """What the quick start exports is not read by compose, where addresses are others."""
+    assert "SLUICE_CONFIG" not in (COMPOSE / "compose.yaml").read_text()
+
+
 def test_both_tritons_answer_to_the_name_that_workers_use() -> None:
     """Changing the profile changes no setting."""
     host, _, port = _settings_in(SERVICES["worker"]["environment"])["SLUICE_TRITON__URL"].partition(
