@@ -17,9 +17,9 @@ help: ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 $(VENV)/.base:
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' || \
+	@command -v "$(PYTHON)" >/dev/null && "$(PYTHON)" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' || \
 	  { echo "error: Sluice needs Python 3.11 or 3.12 (the embedded Triton's stub stops there). Try: make PYTHON=python3.11 ..." >&2; exit 2; }
-	$(PYTHON) -m venv $(VENV)
+	"$(PYTHON)" -m venv $(VENV)
 	@touch $@
 
 $(VENV)/.embedded: $(VENV)/.base pyproject.toml
@@ -47,7 +47,7 @@ test-guards: $(VENV)/.guards ## Run the tests of export, compile and training; t
 	$(BIN)/python -m pytest -m guards
 
 chaos: $(VENV)/.dev ## Run every fault of the catalogue and write tests/chaos/RESULTS.md (FAULT=name: only that one)
-	rm -rf $(or $(SLUICE_HOME),.sluice)/chaos
+	rm -rf "$${SLUICE_HOME:-.sluice}/chaos"
 	@status=0; $(BIN)/python -m pytest -m chaos tests/chaos $(if $(FAULT),-k $(FAULT)) || status=1; \
 	  $(if $(FAULT),,$(BIN)/python -m tests.chaos.table || status=1;) exit $$status
 
@@ -66,7 +66,7 @@ fuzz: $(VENV)/.fuzz ## Fuzz every target, 1,000,000 inputs in all (RUNS=50000, S
 # In a venv of its own: it wants an older pydantic. Without it the benchmark leaves it out and says so.
 .sluice/bench/.quix: pyproject.toml
 	@echo "installing Quix Streams, a peer of the benchmark, into .sluice/bench (about a minute, once)"
-	@{ $(PYTHON) -m venv .sluice/bench \
+	@{ "$(PYTHON)" -m venv .sluice/bench \
 	  && .sluice/bench/bin/pip install --quiet --disable-pip-version-check -e '.[bench]' \
 	  && touch $@; } || echo "warning: Quix Streams could not be installed (see above); going on without it" >&2
 

@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.embedded import EmbeddedKafka, EmbeddedTriton
 from pipeline.settings import home
-from tests.support import tiny_guard
+from tests.support import local_files, tiny_guard
 
 _SHOWN = ("faust-streaming", "aiokafka", "tritonclient", "fastavro", "nvidia-pytriton", "numpy")
 
@@ -23,13 +23,14 @@ def pytest_report_header() -> str:
 
 @pytest.fixture(scope="session", autouse=True)
 def _clean_environment() -> Iterator[None]:
-    """No SLUICE_* variable of the developer's reaches a test, home apart."""
+    """No SLUICE_* variable and no settings file of the developer's reaches a test, home apart."""
     removed = {
         name: os.environ.pop(name)
         for name in list(os.environ)
         if name.startswith("SLUICE_") and name != "SLUICE_HOME"
     }
-    yield
+    with local_files.ignored_in(Path.cwd()):
+        yield
     os.environ.update(removed)
 
 

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import os
-import shutil
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Annotated, Self
 
 import typer
@@ -22,6 +18,7 @@ from pipeline import demo as service
 from pipeline import settings
 from pipeline.cli import console, session, tables
 from pipeline.cli.up import explain
+from pipeline.embedded.scratch import scratch
 from pipeline.embedded.stack import EmbeddedStack
 from pipeline.events import Action, Verdict
 from pipeline.reconcile import Reconciliation
@@ -45,24 +42,9 @@ def demo(
     session.run(_demo(keep=keep))
 
 
-@contextmanager
-def _scratch() -> Iterator[Path]:
-    """A folder for one run; it stays, with its logs, only when the run failed."""
-    data = settings.home() / "demo" / str(os.getpid())
-    try:
-        yield data
-    except Exception:
-        console.note(f"logs are kept in {data}")
-        raise
-    except BaseException:  # Ctrl-C: nothing to look into
-        shutil.rmtree(data, ignore_errors=True)
-        raise
-    shutil.rmtree(data, ignore_errors=True)
-
-
 async def _demo(*, keep: bool) -> None:
     began_s = time.monotonic()
-    with _scratch() as data:
+    with scratch(settings.home() / "demo", prefix="run-", say=console.note) as data:
         stack = EmbeddedStack(
             settings.load(),
             home=settings.home(),
@@ -77,7 +59,7 @@ async def _demo(*, keep: bool) -> None:
             await _show(settings.load(stack.overrides()))
             if keep:
                 explain(stack)
-                await asyncio.Event().wait()
+                await stack.ended()
             console.note("shutting down")
 
 
@@ -119,7 +101,8 @@ class Screen:
         """Leave the last state of the table on the terminal."""
         if self._tty:
             self._live.update(self._table())
-            self._live.__exit__(None, None, None)
+            with contextlib.suppress(OSError):  # its window was closed, which ends the demo
+                self._live.__exit__(None, None, None)
         else:
             console.out.print(self._table())
 

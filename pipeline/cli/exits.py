@@ -17,7 +17,9 @@ class Exit(IntEnum):
     EMPTY = 4
     DEAD_LETTER_LIMIT = 5
     GATE = 99
+    HUNG_UP = 129
     INTERRUPTED = 130
+    TERMINATED = 143
 
 
 def code_of(error: BaseException) -> Exit:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -107,17 +106,16 @@ async def _instances(at: Settings) -> int:
 @asynccontextmanager
 async def _embedded(load: Workload, overrides: dict[str, Any]) -> AsyncIterator[Target]:
     from loadtest.run import Target
+    from pipeline.embedded.scratch import scratch
     from pipeline.embedded.stack import EmbeddedStack
 
     overrides["topics"]["partitions"] = load.stack.partitions
-    data = settings.home() / "loadtest" / f"stack-{os.getpid()}"
     wanted = settings.load(overrides)
     # Workers read the topics' names from their environment, as any worker does.
     environ = {**os.environ, **{f"SLUICE_TOPICS__{k.upper()}": v for k, v in load.topics.items()}}
-    stack = EmbeddedStack(
-        wanted, home=settings.home(), data=data, environ=environ, say=console.note
-    )
-    try:
+    home = settings.home()
+    with scratch(home / "loadtest", prefix="stack-", say=console.note) as data:
+        stack = EmbeddedStack(wanted, home=home, data=data, environ=environ, say=console.note)
         async with stack:
             for _ in range(load.stack.workers):
                 await stack.start_worker()
@@ -134,5 +132,3 @@ async def _embedded(load: Workload, overrides: dict[str, Any]) -> AsyncIterator[
                 worker_urls=tuple(f"http://{each.address}/metrics" for each in stack.workers),
                 processes={name: pid for name, pid in pids.items() if pid is not None},
             )
-    finally:
-        shutil.rmtree(data, ignore_errors=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import fcntl
 import os
 import shutil
@@ -15,6 +14,7 @@ import typer
 
 from pipeline import settings
 from pipeline.cli import console, session
+from pipeline.embedded.scratch import cannot_write
 from pipeline.embedded.stack import EmbeddedStack
 from pipeline.errors import Misconfigured
 
@@ -37,7 +37,7 @@ def up(
 
 async def _up(workers: int, *, fresh: bool) -> None:
     data = settings.home() / "up"
-    with _alone(data.with_suffix(".lock")):
+    with _alone(data.with_suffix(".lock")) as lock:
         if fresh:
             shutil.rmtree(data, ignore_errors=True)
         stack = EmbeddedStack(
@@ -47,29 +47,35 @@ async def _up(workers: int, *, fresh: bool) -> None:
             environ=os.environ,
             say=console.note,
             prefer_ports=True,
+            keep_open=(lock,),
         )
         async with stack:
             for _ in range(workers):
                 await stack.start_worker()
             explain(stack)
-            await asyncio.Event().wait()
+            await stack.ended()
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
+def _alone(path: Path) -> Iterator[int]:
     """Hold the lock of a data folder: two brokers, or --fresh beside one, would ruin it.
 
-    The kernel lets go of it when this process ends, in whatever way.
+    Yields its descriptor. The kernel lets go of the lock when all who hold that
+    have ended, in whatever way: a broker outlives a killed owner by its shutdown.
     """
-    with path.open("w") as lock:
+    try:
+        lock = path.open("w")
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise Misconfigured(
-                f"a stack runs already in {path.with_suffix('')}",
+                f"a stack runs already in {path.with_suffix('')}, or still stops there",
                 remedy="Use it, stop it with Ctrl-C, or set SLUICE_HOME to another folder",
             ) from None
-        yield
+        yield lock.fileno()
 
 
 def explain(stack: EmbeddedStack) -> None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import os
 import re
+import secrets
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -84,7 +84,7 @@ async def resolve_jars(home: Path, pom: Path, on_progress: Callable[[str], None]
     if libs.is_dir():
         return libs
     on_progress("resolving the Kafka broker's jars with Maven (45 MB, first time only)")
-    partial = libs.with_name(f"{wanted}.partial-{os.getpid()}")
+    partial = libs.with_name(f"{wanted}.partial-{secrets.token_hex(4)}")
     try:
         await _copy_dependencies(pom, partial, home / "kafka" / "maven.log")
         _publish(partial, libs)

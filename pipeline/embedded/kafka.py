@@ -11,15 +11,16 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
+import secrets
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from pipeline.embedded.jars import find_java, java_build, resolve_jars
 from pipeline.embedded.loopback import HOST, free_ports, kafka_brokers, require_free
-from pipeline.embedded.process import ManagedProcess
+from pipeline.embedded.process import EmbeddedFailed, ManagedProcess, files_of
 from pipeline.resources import shipped
 
 _START_TIMEOUT_S = 60.0
@@ -80,13 +81,15 @@ class EmbeddedKafka:
         *,
         on_progress: Callable[[str], None] = lambda _line: None,
         overrides: Mapping[str, object] | None = None,
+        keep_open: Sequence[int] = (),
     ) -> None:
         """Describe the broker; nothing runs before `start()`.
 
         `home` keeps what is resolved once (jars, class archive), `data` the
         topics and `broker.log`. `port` 0: a free one, the same at every start
         of this object. `on_progress` gets a line when something takes long.
-        `overrides` are broker settings that replace this module's.
+        `overrides` are broker settings that replace this module's. `keep_open`
+        are descriptors to hold until the broker is gone, whatever ends first.
         """
         self._home = home.resolve()
         self._data = data.resolve()
@@ -94,6 +97,7 @@ class EmbeddedKafka:
         self._controller_port = 0
         self._on_progress = on_progress
         self._overrides = dict(overrides or {})
+        self._keep_open = tuple(keep_open)
         self._broker: ManagedProcess | None = None
         self._archive: tuple[Path, Path] | None = None
 
@@ -120,11 +124,14 @@ class EmbeddedKafka:
         """
         if self.pid is not None:
             return
+        self._check_data()
         java = await asyncio.to_thread(find_java)
         pom = shipped("compose", "embedded", "pom.xml")
-        libs = await resolve_jars(self._home, pom, self._on_progress)
+        with files_of("Kafka", self._home):
+            libs = await resolve_jars(self._home, pom, self._on_progress)
         self._choose_ports()
-        settings = self._write_settings()
+        with files_of("Kafka", self._data):
+            settings = self._write_settings()
         try:
             await self._format(java, libs, settings)
             await self._run(java, libs, settings)
@@ -143,6 +150,10 @@ class EmbeddedKafka:
         if self._broker is not None:
             await self._broker.kill()
 
+    def lost(self) -> EmbeddedFailed | None:
+        """The error about an end that nobody asked for; None if there was none."""
+        return self._broker.lost() if self._broker else None
+
     async def __aenter__(self) -> Self:
         """Start the broker."""
         await self.start()
@@ -156,6 +167,12 @@ class EmbeddedKafka:
     ) -> None:
         """Stop the broker."""
         await self.stop()
+
+    def _check_data(self) -> None:
+        """Raise EmbeddedFailed for a folder that the broker would take for two."""
+        if "," in str(self._data):
+            remedy = "Set SLUICE_HOME to a folder without a comma in its path"
+            raise EmbeddedFailed("Kafka", f"cannot keep its data in {self._data}", remedy=remedy)
 
     def _choose_ports(self) -> None:
         """Settle both ports at the first start, for the object's life."""
@@ -175,7 +192,8 @@ class EmbeddedKafka:
             "controller.quorum.voters": f"1@{controller}",
             "log.dirs": self._data / "topics",
         }
-        lines = [f"{key}={value}" for key, value in {**_SETTINGS, **own, **self._overrides}.items()]
+        settings = {**_SETTINGS, **own, **self._overrides}
+        lines = [f"{key}={_escaped(str(value))}" for key, value in settings.items()]
         path = self._data / "server.properties"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("\n".join(lines) + "\n")
@@ -202,7 +220,7 @@ class EmbeddedKafka:
         flags: list[str] = []
         if not archive.exists():
             # Written under another name, so that an interrupted dump is never used.
-            partial = archive.with_name(f"{archive.name}.partial-{os.getpid()}")
+            partial = archive.with_name(f"{archive.name}.partial-{secrets.token_hex(4)}")
             flags = [f"-XX:ArchiveClassesAtExit={partial}"]
             self._archive = (partial, archive)
         command = [*self._jvm(java, libs), *flags, "kafka.Kafka", str(settings)]
@@ -219,7 +237,16 @@ class EmbeddedKafka:
         return [str(java), *_JVM, *shared, *options]
 
     def _process(self, name: str, command: list[str]) -> ManagedProcess:
-        return ManagedProcess(name, command, log=self.log, remedy=_REMEDY, grace_s=_GRACE_S)
+        return ManagedProcess(
+            name,
+            command,
+            log=self.log,
+            remedy=_REMEDY,
+            # Else a JVM in the C locale reads no path with a letter beyond ASCII.
+            env={**os.environ, "LC_ALL": "C.UTF-8"},
+            grace_s=_GRACE_S,
+            keep_open=self._keep_open,
+        )
 
     def _keep_archive(self) -> None:
         """Give the class archive its name if the broker ended in order."""
@@ -232,4 +259,13 @@ class EmbeddedKafka:
         self._archive = None
 
     async def _serves(self) -> bool:
-        return await kafka_brokers(self._port) > 0
+        """Whether the broker serves, and not another stack's on the same port."""
+        if self._broker is None or await kafka_brokers(self._port) == 0:
+            return False
+        return self._broker.listens(self._port)
+
+
+def _escaped(value: str) -> str:
+    """A value as Java reads it from a .properties file: Latin-1, backslash escapes."""
+    units = memoryview(value.replace("\\", "\\\\").encode("utf-16-le")).cast("H")
+    return "".join(chr(unit) if 32 <= unit < 127 else f"\\u{unit:04x}" for unit in units)

@@ -57,7 +57,10 @@ def require_free(name: str, port: int) -> None:
 
 
 async def http_status(port: int, path: str) -> int | None:
-    """The status of `GET path`, None when the port does not answer HTTP."""
+    """The status of `GET path`, None when the port does not answer HTTP.
+
+    No proxy of the environment is asked: it would look on its own loopback.
+    """
     request = f"GET {path} HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n"
     answer = await _ask(port, request.encode(), size_bytes=12)
     if answer is None or not answer.startswith(b"HTTP/1."):

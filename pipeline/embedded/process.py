@@ -15,12 +15,14 @@ import contextlib
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from pipeline.embedded.listeners import listens
 from pipeline.errors import Misconfigured
 
 _KEEPER = Path(__file__).with_name("keeper.py")
+_FILES_REMEDY = "Free space there, or set SLUICE_HOME to a folder that this user may write"
 _POLL_S = 0.02
 _TAIL_LINES = 15
 _TAIL_BYTES = 16_384
@@ -47,6 +49,18 @@ class EmbeddedFailed(Misconfigured):
         return f"{self.message}. It said:\n{quoted}\n{self.remedy}"
 
 
+@contextlib.contextmanager
+def files_of(name: str, folder: Path) -> Iterator[None]:
+    """Turn a full disk, or a folder that cannot be written, into EmbeddedFailed."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:  # a time limit: no file is to blame
+            raise
+        problem = f"cannot use {error.filename or folder} ({error.strerror})"
+        raise EmbeddedFailed(name, problem, remedy=_FILES_REMEDY) from error
+
+
 class ManagedProcess:
     """One child process in a group of its own, logging to a file."""
 
@@ -60,11 +74,14 @@ class ManagedProcess:
         env: Mapping[str, str] | None = None,
         grace_s: float = 10.0,
         sweep: str = "",
+        keep_open: Sequence[int] = (),
     ) -> None:
         """Describe the child; nothing runs before `start()`.
 
         `remedy` ends every error about it. `grace_s`: from SIGTERM to SIGKILL.
         `sweep`: glob pattern of files to remove once the child is gone.
+        `keep_open`: descriptors that stay open, though not in the child, until
+        it is gone; a lock on one of them so outlasts this process.
         """
         self.name = name
         self.log = log
@@ -73,9 +90,11 @@ class ManagedProcess:
         self._env = env
         self._grace_s = grace_s
         self._sweep = sweep
+        self._keep_open = tuple(keep_open)
         self._keeper: subprocess.Popen[bytes] | None = None
         self._pid: int | None = None
         self._log_start = 0
+        self._asked_to_end = False
 
     @property
     def pid(self) -> int | None:
@@ -93,12 +112,13 @@ class ManagedProcess:
         return None if self._keeper is None else self._keeper.poll()
 
     async def start(self) -> None:
-        """Spawn the child; raises EmbeddedFailed when it cannot be executed."""
+        """Spawn the child; raises EmbeddedFailed when it or its log cannot be opened."""
         if self.running:
             return
         if self._keeper is not None:
             await self._ended()  # it ended by itself: let go of its pipes before the next
-        keeper = self._spawn()
+        with files_of(self.name, self.log.parent):
+            keeper = self._spawn()
         assert keeper.stdout is not None
         report = await asyncio.to_thread(keeper.stdout.readline)
         if not report:
@@ -112,6 +132,7 @@ class ManagedProcess:
         if self.log.exists() and self.log.stat().st_size > _LOG_LIMIT_BYTES:
             self.log.replace(self.log.with_suffix(self.log.suffix + ".1"))
         keeper = [sys.executable, "-I", "-S", str(_KEEPER), str(self._grace_s), self._sweep]
+        self._asked_to_end = False
         with self.log.open("ab") as log:
             self._log_start = log.tell()
             self._keeper = subprocess.Popen(
@@ -121,19 +142,25 @@ class ManagedProcess:
                 stderr=log,
                 bufsize=0,
                 env=self._env,
+                pass_fds=self._keep_open,
                 # Out of the terminal's reach: Ctrl-C is for the owner, who stops in order.
                 start_new_session=True,
             )
         return self._keeper
 
+    def listens(self, *ports: int) -> bool:
+        """Whether these ports are the child's own, or a process's that it started."""
+        pid = self.pid
+        return pid is not None and all(listens(pid, port) for port in ports)
+
     async def until(self, ready: Callable[[], Awaitable[bool]], *, timeout_s: float) -> None:
-        """Return once `ready()` holds.
+        """Return once `ready()` holds and the child is still there.
 
         Raises EmbeddedFailed when the child ends first, or when `timeout_s`
         passes; the child is then killed.
         """
         deadline = time.monotonic() + timeout_s
-        while not await ready():
+        while not (await ready() and self.running):
             if not self.running:
                 status = await self._ended()
                 raise self.failure(f"ended with status {status} while starting")
@@ -167,6 +194,7 @@ class ManagedProcess:
 
     async def _order(self, order: bytes) -> None:
         """Pass an order through the lifeline and wait for the child's end."""
+        self._asked_to_end = True
         keeper = self._keeper
         if keeper is None or keeper.stdin is None or keeper.stdin.closed:
             return
@@ -186,10 +214,18 @@ class ManagedProcess:
 
     def said(self) -> str:
         """What the child wrote to its log since its last start, at most 16 KB."""
+        if not self.log.exists():  # removed while the child ran
+            return ""
         with self.log.open("rb") as log:
             size_bytes = log.seek(0, 2)
             log.seek(max(self._log_start, size_bytes - _TAIL_BYTES))
             return log.read().decode(errors="replace")
+
+    def lost(self) -> EmbeddedFailed | None:
+        """The error about an end that nobody asked for; None if there was none."""
+        if self.status is None or self._asked_to_end:
+            return None
+        return self.failure(f"ended by itself with status {self.status}")
 
     def failure(self, problem: str, *, tail: str = "") -> EmbeddedFailed:
         """The error that names the child, its last words and its log file."""

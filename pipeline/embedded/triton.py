@@ -21,7 +21,8 @@ from types import TracebackType
 from typing import Self
 
 from pipeline.embedded.loopback import HOST, free_ports, http_status, require_free
-from pipeline.embedded.process import EmbeddedFailed, ManagedProcess
+from pipeline.embedded.plain_names import PlainNames
+from pipeline.embedded.process import EmbeddedFailed, ManagedProcess, files_of
 from pipeline.embedded.wheel import TritonFiles, find_triton
 
 _START_TIMEOUT_S = 120.0  # one small model takes 2 s; large weights on a slow disk take longer
@@ -43,6 +44,7 @@ class EmbeddedTriton:
         http_port: int = 0,
         metrics_port: int = 0,
         profile: str = "",
+        keep_open: Sequence[int] = (),
     ) -> None:
         """Describe the server; nothing runs before `start()`.
 
@@ -50,6 +52,7 @@ class EmbeddedTriton:
         loaded later through the server's own interface. `home` gets the
         server's log. A port 0 is a free one, the same at every start of this
         object. `profile` picks `configs/<profile>.pbtxt` in each model.
+        `keep_open` are descriptors to hold until the server is gone.
         """
         self._repository = repository.resolve()
         self._models = tuple(models)
@@ -57,7 +60,9 @@ class EmbeddedTriton:
         self._wanted = {"grpc": grpc_port, "http": http_port, "metrics": metrics_port}
         self._ports: dict[str, int] = {}
         self._profile = profile
+        self._keep_open = tuple(keep_open)
         self._server: ManagedProcess | None = None
+        self._names = PlainNames()
         # Never shared by two runs: sweeping up after one must not touch another's memory.
         self._shm_prefix = f"sluice_{os.getpid()}_{secrets.token_hex(4)}_"
 
@@ -96,16 +101,19 @@ class EmbeddedTriton:
             return
         await self.kill()  # one that ended by itself leaves its stubs, memory and pipes
         self._check_models()
-        files = find_triton(self._home)
         self._choose_ports()
+        with files_of("Triton", self._home):
+            files = find_triton(self._home)
+            command = self._command(files)
         self._server = ManagedProcess(
             "Triton",
-            self._command(files),
+            command,
             log=self.log,
             remedy=_REMEDY,
             env=files.environment(),
             grace_s=_GRACE_S,
             sweep=f"/dev/shm/{self._shm_prefix}*",  # noqa: S108 - where Linux keeps it
+            keep_open=self._keep_open,
         )
         try:
             await self._bring_up(self._server)
@@ -117,7 +125,7 @@ class EmbeddedTriton:
         """Start and wait; an early end is told in the server's own words."""
         try:
             await server.start()
-            await server.until(self._is_ready, timeout_s=_START_TIMEOUT_S)
+            await server.until(lambda: self._is_ready(server), timeout_s=_START_TIMEOUT_S)
         except EmbeddedFailed as error:
             words = _errors_in(server.said())
             raise server.failure("did not start", tail=words or error.tail) from error
@@ -129,11 +137,17 @@ class EmbeddedTriton:
         """
         if self._server is not None:
             await self._server.stop()
+        self._names.forget()
 
     async def kill(self) -> None:
         """End server and stubs with SIGKILL; their shared memory is freed."""
         if self._server is not None:
             await self._server.kill()
+        self._names.forget()
+
+    def lost(self) -> EmbeddedFailed | None:
+        """The error about an end that nobody asked for; None if there was none."""
+        return self._server.lost() if self._server else None
 
     async def __aenter__(self) -> Self:
         """Start the server."""
@@ -174,8 +188,8 @@ class EmbeddedTriton:
     def _command(self, files: TritonFiles) -> list[str]:
         """The server's command line; everything on loopback."""
         options = [
-            f"--model-repository={self._repository}",
-            f"--backend-directory={files.backends}",
+            f"--model-repository={self._names.of(self._repository)}",
+            f"--backend-directory={self._names.of(files.backends)}",
             f"--cache-directory={files.caches}",
             "--model-control-mode=explicit",
             *(f"--load-model={model}" for model in self._models),
@@ -190,14 +204,15 @@ class EmbeddedTriton:
             options.append(f"--model-config-name={self._profile}")
         return [str(files.server), *options]
 
-    async def _is_ready(self) -> bool:
+    async def _is_ready(self, server: ManagedProcess) -> bool:
         """Whether the server and each model say that they are ready."""
         port = self._ports["http"]
         paths = ["/v2/health/ready", *(f"/v2/models/{model}/ready" for model in self._models)]
         for path in paths:
             if await http_status(port, path) != HTTPStatus.OK:
                 return False
-        return True
+        # Last: what answered may be another stack's server on the same port.
+        return server.listens(*self._ports.values())
 
 
 def _errors_in(log: str) -> str:

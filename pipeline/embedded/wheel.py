@@ -12,6 +12,7 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+import secrets
 import sys
 import sysconfig
 from dataclasses import dataclass
@@ -135,6 +136,6 @@ def _link(folder: Path, targets: list[Path]) -> None:
         if link.is_symlink() and link.readlink() == target:
             continue
         # Made aside and renamed: another process may be starting from this folder.
-        aside = folder / f".{target.name}.{os.getpid()}"
+        aside = folder / f".{target.name}.{secrets.token_hex(4)}"
         aside.symlink_to(target)
         aside.replace(link)

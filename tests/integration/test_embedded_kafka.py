@@ -146,6 +146,25 @@ def test_it_does_not_outlive_an_owner_that_was_killed(tmp_path: Path) -> None:
     assert (gone, alive) == ([broker], [])
 
 
+def test_a_folder_of_any_letters_keeps_the_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Topics lie in the folder that was named, also in the C locale, and are found again."""
+    monkeypatch.setenv("LC_ALL", "C")
+    folder = tmp_path / "my dätä"
+
+    async def scenario() -> list[bytes]:
+        async with EmbeddedKafka(HOME, folder) as kafka:
+            await create_topic(kafka.bootstrap_servers)
+            await publish(kafka.bootstrap_servers, b"1")
+        async with EmbeddedKafka(HOME, folder) as kafka:
+            return await read(kafka.bootstrap_servers, 1)
+
+    assert asyncio.run(scenario()) == [b"1"]
+    assert (folder / "topics" / "t-0").is_dir()
+    assert list(tmp_path.iterdir()) == [folder]
+
+
 def test_a_taken_port_is_named(tmp_path: Path) -> None:
     """A port that another process listens on is an error that names it."""
     with socket.create_server(("127.0.0.1", 0)) as taken:

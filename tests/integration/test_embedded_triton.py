@@ -226,6 +226,17 @@ def test_a_profile_picks_another_configuration(repository: Path, tmp_path: Path)
     assert asyncio.run(scenario()) == 1
 
 
+def test_folders_with_spaces_serve(repository: Path, tmp_path: Path) -> None:
+    """Neither the model's folder nor the server's need a name that a shell leaves alone."""
+    odd = repository.rename(tmp_path / "my (models)")
+
+    async def scenario() -> int:
+        async with serving(EmbeddedTriton(odd, ["size"], tmp_path / "my data")) as triton:
+            return await size_of(triton.grpc_address, "four")
+
+    assert asyncio.run(scenario()) == 4
+
+
 def test_a_model_that_cannot_be_loaded_is_quoted(repository: Path, tmp_path: Path) -> None:
     """The server's own reason is in the error, without the noise around it."""
     triton = EmbeddedTriton(repository, ["size", "broken"], tmp_path)
