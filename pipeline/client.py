@@ -39,9 +39,13 @@ from pipeline.ranges import Edge, Range
 from pipeline.resources import shipped
 from pipeline.settings import Settings, load
 
-__all__ = ["Client", "completion", "prompt"]
+__all__ = ["Client", "Unacknowledged", "completion", "prompt"]
 
 _log: Final = logging.getLogger(__name__)
+
+
+class Unacknowledged(Unanswered):
+    """Nor did Kafka acknowledge the message in time: whether it is published is not known."""
 
 
 class Client:
@@ -69,6 +73,8 @@ class Client:
             settings = load({"kafka": {"bootstrap_servers": settings}})
         self._settings = settings or load()
         self._schemas = codec.load_schemas(shipped("schemas"))
+        self._adopted = False
+        self.passed_over = 0
         self._watched = watch
         self._answers = Answers()
         self._watching: asyncio.Task[None] | None = None
@@ -87,7 +93,7 @@ class Client:
 
     async def __aenter__(self) -> Self:
         """Connect; raises DependencyUnavailable or Misconfigured (a topic is missing)."""
-        await schema_ids.adopt(self._schemas, self._settings)
+        await self._adopt()
         async with AsyncExitStack() as stack:
             max_bytes = self._settings.topics.max_message_bytes
             self._open = await stack.enter_async_context(
@@ -114,6 +120,12 @@ class Client:
             Misconfigured("the client is closed", remedy="Await verdicts inside `async with`")
         )
         await self._stack.aclose()
+
+    async def _adopt(self) -> None:
+        """Read and write under a configured registry's ids, asked for once."""
+        if not self._adopted:
+            await schema_ids.adopt(self._schemas, self._settings)
+            self._adopted = True
 
     @property
     def _publisher(self) -> KafkaPublisher:
@@ -155,7 +167,8 @@ class Client:
 
         Raises DeadLettered when it became a dead letter, and Unanswered when
         neither came within `timeout_s`: it stays published, its verdict may
-        still come.
+        still come. It is Unacknowledged where Kafka did not even say that it
+        has the message.
         """
         return await (await self.submit(message, timeout_s=timeout_s, headers=headers))
 
@@ -203,14 +216,18 @@ class Client:
         Without a range: for ever, from where the topic ended when the client
         was opened (without `watch`: at the first step). With one: what it
         holds now, or with `follow` from its start on for ever. Give a
-        `dedupe` of your own to read its count. A record that is no verdict is
-        logged and passed over. It needs no `async with` of the client.
+        `dedupe` of your own to read its count. A record that is no verdict, or
+        of a schema that is not known, is logged, passed over and counted in
+        `passed_over`. It needs no `async with` of the client.
         """
+        await self._adopt()
         async with KafkaReader(self._settings.kafka) as reader:
             seen = Deduplicator() if dedupe is None else dedupe
             async for record in await self._records(reader, span, follow=follow):
                 verdict = self._verdict(record)
-                if verdict is not None and seen.is_new(verdict.source):
+                if verdict is None:
+                    self.passed_over += 1
+                elif seen.is_new(verdict.source):
                     yield verdict
 
     async def _records(
@@ -276,8 +293,9 @@ def _pass_over(record: Record, why: str) -> None:
 
 
 def _unanswered(wait: Wait, timeout_s: float) -> Unanswered:
+    kind = Unanswered if wait.position else Unacknowledged
     where = f" ({wait.position})" if wait.position else ", nor was it acknowledged"
-    return Unanswered(
+    return kind(
         f"message {wait.message_id!r} has no verdict after {timeout_s:g} s{where}",
         remedy="See that a worker runs: `sluice doctor`; its verdict may still come",
     )

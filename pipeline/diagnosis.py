@@ -12,6 +12,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Sequence
+from http.client import HTTPException
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -115,7 +116,8 @@ async def _brokers(settings: Settings) -> str:
 
 
 async def _topics(settings: Settings) -> str:
-    differ = [each for each in await wiring_admin.check_topics(settings) if not each.ok]
+    found = await wiring_admin.check_topics(settings)
+    differ = [each for each in found if not each.ok]
     if missing := [each.topic for each in differ if each.name == "exists"]:
         raise Misconfigured(f"missing: {', '.join(missing)}", remedy="Run `sluice topics create`")
     if differ:
@@ -124,7 +126,7 @@ async def _topics(settings: Settings) -> str:
             f"{one.topic} has {one.name} {one.found}, wanted {one.wanted}",
             remedy="`sluice topics check` shows every difference",
         )
-    return "all five are as the settings say"
+    return f"all {len({each.topic for each in found})} are as the settings say"
 
 
 async def _lag(settings: Settings) -> str:
@@ -147,26 +149,26 @@ async def _triton(settings: Settings) -> AsyncIterator[Finding]:
         guards = wiring.load_guards(settings.guards)
     except Misconfigured:
         guards = []
-    async with TritonClassifier(settings.triton) as triton:
-        answers = True
-        for name in settings.guards.served:
-            served = _served(settings, triton, name)
-            found = await finding(f"guard {name} in Triton", served, asked=settings.triton.url)
-            answers = answers and found.state is State.OK
-            yield found
+    answers = True
+    for name in settings.guards.served:
+        served = _served(settings, name)
+        found = await finding(f"guard {name} in Triton", served, asked=settings.triton.url)
+        answers = answers and found.state is State.OK
+        yield found
     if not (answers and guards):
         yield skipped("golden texts", "a guard or its card is not well")
         return
     yield await finding("golden texts", _golden(settings, guards))
 
 
-async def _served(settings: Settings, triton: TritonClassifier, name: str) -> str:
-    if not await triton.ready(name):
-        raise DependencyUnavailable(
-            f"Triton at {settings.triton.url} answers, but guard {name!r} is not ready",
-            remedy="Load it, or correct guards.names; the server's log says why it is not",
-        )
-    digest = await triton.served_digest(name)
+async def _served(settings: Settings, name: str) -> str:
+    async with TritonClassifier(settings.triton) as triton:
+        if not await triton.ready(name):
+            raise DependencyUnavailable(
+                f"Triton at {settings.triton.url} answers, but guard {name!r} is not ready",
+                remedy="Load it, or correct guards.names; the server's log says why it is not",
+            )
+        digest = await triton.served_digest(name)
     own = cards.load(settings.guards.repository / name).model_digest
     if digest is None:
         return f"ready at {settings.triton.url}; it states no digest to compare"
@@ -210,7 +212,7 @@ def _get(url: str) -> tuple[int, dict[str, Any]]:
         except urllib.error.HTTPError as error:
             status, raw = error.code, error.read()
         body = orjson.loads(raw)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPException) as error:
         raise DependencyUnavailable(
             f"no worker answers at {url}",
             remedy="Start one with `sluice worker`, or correct worker.http_host and http_port",

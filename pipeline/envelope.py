@@ -53,7 +53,7 @@ class Envelope:
         source: str,
         max_bytes: int,
     ) -> None:
-        """`source` is the CloudEvents source; `max_bytes` bounds an encoded value."""
+        """`source` is the CloudEvents source; `max_bytes` bounds value, key and headers."""
         self._topics = topics
         self._schemas = schemas
         self._wire = wire
@@ -83,12 +83,6 @@ class Envelope:
             value, content_type = _json(message, sent_at), headers.JSON
         else:
             value, content_type = codec.encode_message(message, self._schemas), headers.AVRO
-        if len(value) > self._max_bytes:
-            raise Rejected(
-                Reason.OVERSIZE,
-                f"the message has {len(value):,} bytes, Kafka takes {self._max_bytes:,}",
-                remedy="Publish it in parts, or raise topics.max_message_bytes",
-            )
         stamped = headers.event(
             id=message.message_id,
             type=f"moderation.{message.kind.value}.v1",
@@ -96,12 +90,30 @@ class Envelope:
             time=sent_at,
             trace=headers.trace_of(given) or _current_trace(),
         )
-        return Outgoing(
+        record = Outgoing(
             topic=self._topics[message.kind],
             key=message.conversation_id.encode() if message.conversation_id else None,
             value=value,
             headers=_of_type(stamped, content_type),
         )
+        self._bound(record)
+        return record
+
+    def _bound(self, record: Outgoing) -> None:
+        """Raise Rejected for more than Kafka takes; a long conversation id counts twice."""
+        size_bytes = _size_bytes(record)
+        if size_bytes > self._max_bytes:
+            raise Rejected(
+                Reason.OVERSIZE,
+                f"the message has {size_bytes:,} bytes with its key and headers,"
+                f" Kafka takes {self._max_bytes:,}",
+                remedy="Publish it in parts, or raise topics.max_message_bytes",
+            )
+
+
+def _size_bytes(record: Outgoing) -> int:
+    named = sum(len(name) + len(value or b"") for name, value in record.headers)
+    return len(record.value or b"") + len(record.key or b"") + named
 
 
 def _json(message: Message, sent_at: datetime) -> bytes:

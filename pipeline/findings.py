@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import traceback
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, Final
 
 from pipeline.errors import Retryable, SluiceError
 
 LIMIT_S: Final = 5.0
 """How long a check waits for what it asks."""
+
+_REPORT: Final = "Look at the settings it concerns; if they are right, report it"
 
 
 class State(StrEnum):
@@ -55,11 +59,19 @@ async def finding(name: str, check: Coroutine[Any, Any, str], *, asked: str = "i
     except SluiceError as error:
         state = State.DOWN if isinstance(error, Retryable) else State.WRONG
         return Finding(name=name, state=state, detail=error.message, remedy=_remedy(error))
+    except Exception as error:  # whatever it is, the other checks get their turn
+        return Finding(name=name, state=State.WRONG, detail=_unexpected(error), remedy=_REPORT)
 
 
 def skipped(name: str, because: str) -> Finding:
     """A check that would only have repeated an earlier one's failure."""
     return Finding(name=name, state=State.SKIPPED, detail=f"not asked: {because}")
+
+
+def _unexpected(error: Exception) -> str:
+    """An error's kind and place: its words may quote a setting."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"unexpected {type(error).__name__} ({Path(place.filename).name}, line {place.lineno})"
 
 
 def _remedy(error: SluiceError) -> str:

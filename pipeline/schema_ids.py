@@ -53,7 +53,7 @@ async def _doubt(schemas: codec.Schemas, registry: Registry, ours: Collection[in
     for schema_id in set(found) - set(ours):
         # A registry counts up: an id that is free below ours stays free, and what was
         # written under it before there was a registry is read without a question.
-        if schema_id > max(ours) or await registry.schema(schema_id) is not None:
+        if schema_id > max(ours) or await registry.taken(schema_id):
             found.doubt(schema_id)
 
 

@@ -8,6 +8,7 @@ Precedence, strongest first: arguments, environment (`SLUICE_KAFKA__GROUP`),
 from __future__ import annotations
 
 import os
+import re
 import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -44,6 +45,8 @@ Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Ratio = Annotated[float, Field(gt=0, le=1)]
 Name = Annotated[str, Field(min_length=1, max_length=249)]
 
+_SERVER = re.compile(r"(\[[0-9A-Fa-f:.]+(%\w+)?\]|[^\s:/@\[\]]+)(:(?P<port>[0-9]{1,5}))?")
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
@@ -52,7 +55,9 @@ class _Section(BaseModel):
 class KafkaSettings(_Section):
     """How to reach the broker, and as which consumer group."""
 
-    bootstrap_servers: Name = "127.0.0.1:9092"
+    bootstrap_servers: Name = Field(
+        "127.0.0.1:9092", description="host:port; several with commas between them"
+    )
     group: Name = "sluice-worker"
     instance_id: Name | None = Field(
         None, description="static membership (KIP-345): a quick restart does not rebalance"
@@ -69,6 +74,16 @@ class KafkaSettings(_Section):
     commit_interval_s: Seconds = 0.5
     start_from: Literal["earliest", "latest"] = "earliest"
 
+    @field_validator("bootstrap_servers")
+    @classmethod
+    def _addresses(cls, servers: str) -> str:
+        if not all(_is_server(each.strip()) for each in servers.split(",")):
+            raise ValueError(
+                "must be host:port with a port from 1 to 65535, several with commas between"
+                " them, an IPv6 address in brackets"
+            )
+        return servers
+
     @model_validator(mode="after")
     def _consistent(self) -> KafkaSettings:
         if self.heartbeat_s * 3 > self.session_timeout_s:
@@ -78,6 +93,20 @@ class KafkaSettings(_Section):
         if self.security_protocol.startswith("SASL") and not (self.username and self.password):
             raise ValueError(f"security_protocol {self.security_protocol} needs username, password")
         return self
+
+
+def _is_server(text: str) -> bool:
+    """Whether it is a host, which may stand in brackets, and a port, by default 9092."""
+    found = _SERVER.fullmatch(text)
+    return found is not None and 1 <= int(found["port"] or 9092) <= 65535
+
+
+def _is_http(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number
+        return False
 
 
 class TopicSettings(_Section):
@@ -105,9 +134,12 @@ class RegistrySettings(_Section):
 
     @field_validator("url")
     @classmethod
-    def _no_credentials(cls, url: str | None) -> str | None:
-        if url and "@" in urlsplit(url).netloc:
+    def _address(cls, url: str | None) -> str | None:
+        """No word of a refused url is said: it may hold a password."""
+        if url and "@" in url:
             raise ValueError("holds credentials; use registry.username and registry.password")
+        if url and not _is_http(url):
+            raise ValueError("must be http://host:port or https://host:port")
         return url
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 import socket
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -98,4 +99,8 @@ async def _send(settings: Settings, records: list[PolicyRecord]) -> None:
 
 
 def _who() -> str:
-    return f"{getpass.getuser()}@{socket.gethostname()}"
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user id need not have a name
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"

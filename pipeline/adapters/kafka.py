@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import ssl
 from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -15,7 +14,6 @@ from typing import Any, Final, Self, TypeVar
 
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import (
     InvalidTimestampError,
     KafkaConnectionError,
@@ -31,12 +29,21 @@ from aiokafka.partitioner import murmur2
 
 from pipeline import metrics
 from pipeline.adapters import kafka_records
+from pipeline.adapters.kafka_connection import (
+    connected,
+    failed,
+    open_admin,
+    security,
+    unreachable,
+)
 from pipeline.errors import DependencyUnavailable, Misconfigured, Retryable, SluiceError
 from pipeline.events import Position
 from pipeline.headers import Headers
 from pipeline.ports import Outgoing
 from pipeline.ranges import Bound, Edge, Range
 from pipeline.settings import KafkaSettings
+
+__all__ = ["DEAD_LETTER_ROOM", "KafkaPublisher", "KafkaReader", "Record", "Slice", "security"]
 
 log = structlog.get_logger(__name__)
 kafka_records.install()
@@ -68,25 +75,6 @@ class Slice:
     partition: int
     start: int
     end: int
-
-
-def security(settings: KafkaSettings) -> dict[str, Any]:
-    """The connection arguments that every aiokafka client takes."""
-    arguments: dict[str, Any] = {
-        "bootstrap_servers": settings.bootstrap_servers,
-        "security_protocol": settings.security_protocol,
-    }
-    if settings.security_protocol.endswith("SSL"):
-        arguments["ssl_context"] = ssl.create_default_context(
-            cafile=str(settings.ca_file) if settings.ca_file else None
-        )
-    if settings.security_protocol.startswith("SASL") and settings.password:
-        arguments |= {
-            "sasl_mechanism": settings.sasl_mechanism,
-            "sasl_plain_username": settings.username,
-            "sasl_plain_password": settings.password.get_secret_value(),
-        }
-    return arguments
 
 
 class KafkaPublisher:
@@ -126,7 +114,7 @@ class KafkaPublisher:
         )
 
     async def __aenter__(self) -> Self:
-        """Connect; raises DependencyUnavailable naming the address."""
+        """Connect; raises DependencyUnavailable naming the address, or Misconfigured."""
         await connected(self._producer.start, self._producer.stop, self._settings)
         return self
 
@@ -317,26 +305,6 @@ _KEPT_KEY_BYTES: Final = 128
 _kept_hash: Final = lru_cache(maxsize=4096)(_hashed)
 
 
-async def connected(
-    start: Callable[[], Any], stop: Callable[[], Any], settings: KafkaSettings
-) -> None:
-    """Start an aiokafka client; raises DependencyUnavailable within seconds."""
-    try:
-        async with asyncio.timeout(10.0):
-            await start()
-    except (KafkaError, TimeoutError, OSError) as error:
-        await stop()
-        raise unreachable(settings, error) from error
-
-
-def unreachable(settings: KafkaSettings, error: BaseException) -> DependencyUnavailable:
-    """The error for a broker that does not answer, by its address."""
-    return DependencyUnavailable(
-        f"Kafka at {settings.bootstrap_servers} does not answer ({type(error).__name__})",
-        remedy="Start it or correct kafka.bootstrap_servers; `sluice doctor` tells what is up",
-    )
-
-
 def _mapped(error: BaseException, settings: KafkaSettings) -> SluiceError:
     """Foreign errors in our words: is it worth another try?"""
     if isinstance(error, MessageSizeTooLargeError):
@@ -401,7 +369,7 @@ class KafkaReader:
         )
 
     async def __aenter__(self) -> Self:
-        """Connect; raises DependencyUnavailable naming the address."""
+        """Connect; raises DependencyUnavailable naming the address, or Misconfigured."""
         await connected(self._consumer.start, self._consumer.stop, self._settings)
         # aiokafka's stop raises CancelledError where a task of its start never ran.
         await asyncio.sleep(0)
@@ -413,8 +381,10 @@ class KafkaReader:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close."""
+        """Close; what aiokafka raised meanwhile leaves as one of our errors."""
         await self._consumer.stop()
+        if isinstance(error, KafkaError):
+            raise failed(self._settings, error) from error
 
     async def partitions(self, topic: str) -> list[int]:
         """A topic's partitions; raises Misconfigured when it does not exist."""
@@ -513,12 +483,8 @@ class KafkaReader:
 
     async def committed(self, group: str, topic: str) -> dict[int, int]:
         """A group's committed offsets of a topic, by partition."""
-        admin = AIOKafkaAdminClient(**security(self._settings))
-        await connected(admin.start, admin.close, self._settings)
-        try:
+        async with open_admin(self._settings) as admin:
             offsets = await admin.list_consumer_group_offsets(group)
-        finally:
-            await admin.close()
         return {tp.partition: at.offset for tp, at in offsets.items() if tp.topic == topic}
 
     def _assign(self, starts: Mapping[TopicPartition, int]) -> None:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import (
     GroupCoordinatorNotAvailableError,
-    KafkaError,
     NotCoordinatorForGroupError,
 )
 
-from pipeline.adapters.kafka import KafkaReader, connected, security, unreachable
+from pipeline.adapters.kafka import KafkaReader
+from pipeline.adapters.kafka_connection import open_admin
 from pipeline.adapters.kafka_topics import wanted_topics
 from pipeline.settings import KafkaSettings, TopicSettings
 from pipeline.topic_check import TopicShape
@@ -32,7 +32,7 @@ async def cluster_brokers(settings: KafkaSettings) -> list[str]:
 
 
 def wanted_shapes(topics: TopicSettings) -> dict[str, TopicShape]:
-    """The five topics as they should be, by name."""
+    """The topics as they should be, by name."""
     return {
         name: TopicShape(
             partitions=topic.num_partitions,
@@ -72,30 +72,13 @@ async def committed(settings: KafkaSettings, group: str) -> dict[tuple[str, int]
                 return {(tp.topic, tp.partition): at.offset for tp, at in offsets.items()}
 
 
-@asynccontextmanager
-async def open_reader(settings: KafkaSettings) -> AsyncIterator[KafkaReader]:
-    """A reader of topics; a broker that goes away is a DependencyUnavailable."""
-    try:
-        async with KafkaReader(settings) as reader:
-            yield reader
-    except KafkaError as error:
-        raise unreachable(settings, error) from error
+def open_reader(settings: KafkaSettings) -> KafkaReader:
+    """A reader of topics, for `async with`."""
+    return KafkaReader(settings)
 
 
-@asynccontextmanager
-async def _admin(settings: KafkaSettings) -> AsyncIterator[AIOKafkaAdminClient]:
-    """A connected admin client; an answer that does not come is an unreachable broker."""
-    admin = AIOKafkaAdminClient(
-        **security(settings), request_timeout_ms=int(_ANSWER_WITHIN_S * 1000)
-    )
-    await connected(admin.start, admin.close, settings)
-    try:
-        async with asyncio.timeout(_ANSWER_WITHIN_S):
-            yield admin
-    except (KafkaError, TimeoutError) as error:
-        raise unreachable(settings, error) from error
-    finally:
-        await admin.close()
+def _admin(settings: KafkaSettings) -> AbstractAsyncContextManager[AIOKafkaAdminClient]:
+    return open_admin(settings, within_s=_ANSWER_WITHIN_S)
 
 
 async def _configs(

@@ -10,7 +10,8 @@ from typing import Any, Final
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import TopicAlreadyExistsError
 
-from pipeline.adapters.kafka import DEAD_LETTER_ROOM, connected, security
+from pipeline.adapters.kafka import DEAD_LETTER_ROOM
+from pipeline.adapters.kafka_connection import open_admin
 from pipeline.errors import Misconfigured
 from pipeline.settings import KafkaSettings, TopicSettings
 
@@ -66,17 +67,13 @@ def _wanted(name: str, role: Role, topics: TopicSettings) -> NewTopic:
 
 async def create_topics(settings: KafkaSettings, topics: TopicSettings) -> list[str]:
     """Create the topics that are missing; returns the names created."""
-    admin = AIOKafkaAdminClient(**security(settings))
-    await connected(admin.start, admin.close, settings)
-    try:
+    async with open_admin(settings) as admin:
         wanted = wanted_topics(topics)
         missing = [wanted[name] for name in wanted if name not in await admin.list_topics()]
         if missing:
             _raise_for(await admin.create_topics(missing, timeout_ms=15_000))
         await _until_led(admin, list(wanted))
         return [topic.name for topic in missing]
-    finally:
-        await admin.close()
 
 
 def _raise_for(response: Any) -> None:
@@ -101,10 +98,6 @@ async def _until_led(admin: AIOKafkaAdminClient, names: list[str]) -> None:
 
 async def missing_topics(settings: KafkaSettings, topics: TopicSettings) -> list[str]:
     """The names of those topics that do not exist."""
-    admin = AIOKafkaAdminClient(**security(settings))
-    await connected(admin.start, admin.close, settings)
-    try:
+    async with open_admin(settings) as admin:
         present = set(await admin.list_topics())
-    finally:
-        await admin.close()
     return [name for name in wanted_topics(topics) if name not in present]

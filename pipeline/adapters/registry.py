@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import ssl
 import urllib.error
 import urllib.request
+from http.client import HTTPException
 from typing import Any, Final
 from urllib.parse import quote
 
 import orjson
 
-from pipeline.errors import DependencyUnavailable, Misconfigured
+from pipeline.errors import DependencyUnavailable, Misconfigured, SluiceError
 from pipeline.settings import RegistrySettings
 
 _JSON: Final = "application/vnd.schemaregistry.v1+json"
+
+
+class Forbidden(Misconfigured):
+    """The registry knows this user, who may not have what was asked for."""
 
 
 class Registry:
@@ -24,9 +30,26 @@ class Registry:
         self._settings = settings
 
     async def schema(self, schema_id: int) -> str | None:
-        """The schema's JSON text, None if there is none; raises Retryable."""
-        status, body = await self._request("GET", f"/schemas/ids/{schema_id}")
-        return str(body["schema"]) if status == 200 else None
+        """The schema's JSON text, None if there is none for us; raises Retryable.
+
+        A record names the id, so that a refusal must not stop who reads it: 403 is about
+        this one schema, and 401 about credentials that were good when we started.
+        """
+        try:
+            status, body = await self._request("GET", f"/schemas/ids/{schema_id}")
+        except Forbidden:
+            return None
+        except Misconfigured as error:
+            raise DependencyUnavailable(error.message, remedy=error.remedy) from error
+        return str(self._told(body, "schema")) if status == 200 else None
+
+    async def taken(self, schema_id: int) -> bool:
+        """Whether there is a schema of this id, for us or for others; raises as `lookup`."""
+        try:
+            status, _ = await self._request("GET", f"/schemas/ids/{schema_id}")
+        except Forbidden:
+            return True
+        return status == 200
 
     async def register(self, subject: str, schema: str) -> int:
         """The id of a schema under a subject, registered if it was not."""
@@ -37,13 +60,13 @@ class Registry:
                 f"the registry refuses {subject}: {body.get('message', status)}",
                 remedy="Compare the schemas with `sluice schemas check`",
             )
-        return int(body["id"])
+        return int(self._told(body, "id"))
 
     async def lookup(self, subject: str, schema: str) -> int | None:
         """The id that a schema has under a subject, None if it has none."""
         path = f"/subjects/{quote(subject, safe='')}"
         status, body = await self._request("POST", path, {"schema": schema})
-        return int(body["id"]) if status == 200 else None
+        return int(self._told(body, "id")) if status == 200 else None
 
     async def _request(
         self, method: str, path: str, body: dict[str, Any] | None = None
@@ -59,14 +82,41 @@ class Registry:
             headers=self._headers(),
         )
         try:
-            with urllib.request.urlopen(request, timeout=self._settings.timeout_s) as answer:  # noqa: S310
-                return answer.status, orjson.loads(answer.read())
-        except urllib.error.HTTPError as error:
-            if error.code in (404, 409, 422):
-                return error.code, _document(error.read())
-            raise self._unavailable(f"HTTP {error.code}") from error
-        except (OSError, ValueError) as error:
-            raise self._unavailable(type(error).__name__) from error
+            try:
+                with urllib.request.urlopen(request, timeout=self._settings.timeout_s) as answer:  # noqa: S310
+                    return answer.status, orjson.loads(answer.read())
+            except urllib.error.HTTPError as error:
+                with error:
+                    return self._refused(error.code), _document(error.read())
+        except (OSError, ValueError, HTTPException) as error:
+            raise self._failed(error) from error
+
+    def _told(self, body: Any, key: str) -> Any:
+        """What an answer says under a key; raises DependencyUnavailable when it lacks it."""
+        if not isinstance(body, dict) or key not in body:
+            raise self._unavailable(f"its answer has no {key}")
+        return body[key]
+
+    def _refused(self, status: int) -> int:
+        """The status of an answer that says no; raises when it is not about what was asked."""
+        if status in (404, 409, 422):
+            return status
+        if status in (401, 403):
+            raise (Forbidden if status == 403 else Misconfigured)(
+                f"the schema registry at {self._settings.url} refuses this user (HTTP {status})",
+                remedy="Correct registry.username and registry.password, or grant it our subjects",
+            )
+        raise self._unavailable(f"HTTP {status}")
+
+    def _failed(self, error: Exception) -> SluiceError:
+        cause = getattr(error, "reason", error)
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return Misconfigured(
+                f"the certificate of the schema registry at {self._settings.url} is not trusted"
+                f" ({cause.verify_message.rstrip('.')})",
+                remedy="Name its authority's file in SSL_CERT_FILE, or correct registry.url",
+            )
+        return self._unavailable(type(cause if isinstance(cause, OSError) else error).__name__)
 
     def _headers(self) -> dict[str, str]:
         headers = {"Accept": _JSON, "Content-Type": _JSON}

@@ -17,6 +17,7 @@ from tritonclient.grpc.aio import InferenceServerClient, InferInput, InferReques
 from tritonclient.utils import InferenceServerException
 
 from pipeline import metrics
+from pipeline.adapters import tls
 from pipeline.errors import DependencyUnavailable, Reason, Rejected, Retryable
 from pipeline.ports import Inference
 from pipeline.settings import TritonSettings
@@ -46,7 +47,11 @@ class TritonClassifier:
     """A `Classifier` over one Triton address; an async context manager."""
 
     def __init__(self, settings: TritonSettings) -> None:
+        """Describe the channel; raises Misconfigured when its certificates cannot be read."""
         self._settings = settings
+        if settings.tls and settings.ca_file:
+            # gRPC takes any bytes for certificates, and then finds no server.
+            tls.trusting(settings.ca_file, setting="triton.ca_file")
         self._client = InferenceServerClient(
             settings.url,
             ssl=settings.tls,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -15,8 +15,11 @@ from pipeline.errors import SluiceError
 EXIT_CODES = (
     "Exit codes: 0 done; 1 failure; 2 usage, setting or policy is wrong; 3 a dependency"
     " does not answer; 4 nothing to do; 5 too many dead letters; 99 a gate was breached;"
-    " 130 interrupted."
+    " 129, 130, 143 ended by SIGHUP, Ctrl-C, SIGTERM."
 )
+
+_YES: Final = frozenset({"1", "true", "t", "yes", "y", "on"})
+"""What typer takes for a switch that is on."""
 
 root = typer.Typer(
     name="sluice",
@@ -65,7 +68,7 @@ def main() -> None:
 
 
 def _explain(error: Exception) -> None:
-    if os.environ.get("SLUICE_DEBUG"):
+    if os.environ.get("SLUICE_DEBUG", "").strip().lower() in _YES:
         console.err.print_exception()
     elif isinstance(error, SluiceError):
         console.error(str(error))

@@ -40,7 +40,9 @@ def classify(
     ] = None,
     tenant: Annotated[str, typer.Option(help="Whose policy applies; none: the default.")] = "",
     route: Annotated[str | None, typer.Option(help="Route within the tenant.")] = None,
-    policy: Annotated[Path | None, typer.Option(help="Another policy file.")] = None,
+    policy: Annotated[
+        Path | None, typer.Option(help="The policy file; none: that of policy.file.")
+    ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Show every category.")] = False,
     embedded: Annotated[
         bool, typer.Option(help="Start a Triton for the call where none answers.")
@@ -48,6 +50,8 @@ def classify(
     as_json: Annotated[bool, typer.Option("--json", help="Print the verdict as JSON.")] = False,
 ) -> None:
     """Judge one text now, without Kafka, and say why.
+
+    By a policy file: an activated policy is in Kafka; `sluice policy get` prints it.
 
     Example: sluice classify "how do I pick a lock?"
 

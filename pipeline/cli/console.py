@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 from rich.console import Console
+from rich.text import Text
 
 from pipeline.events import Action
 
@@ -31,13 +32,9 @@ def print_json(document: Any) -> None:
 
 def error(message: str) -> None:
     """An error for people, on stderr; never wrapped in a traceback."""
-    err.print(f"[bold red]error:[/] {_escaped(message)}")
+    err.print(Text.assemble(("error:", "bold red"), " ", message))
 
 
 def note(message: str) -> None:
     """A remark for people, on stderr."""
-    err.print(_escaped(message))
-
-
-def _escaped(message: str) -> str:
-    return message.replace("[", r"\[")
+    err.print(Text(message))

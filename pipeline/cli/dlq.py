@@ -118,8 +118,19 @@ def retry(
         _report(chosen, sent=0, as_json=as_json)
         return
     _confirm(chosen, yes=yes)
-    sent = session.run(wiring_admin.send_again(settings, {one.at for one in chosen}))
-    _report(chosen, sent=sent, as_json=as_json)
+    _report(chosen, sent=_send(settings, chosen), as_json=as_json)
+
+
+def _send(settings: Settings, chosen: list[Found]) -> int:
+    """Send them again; how many. Where that ends early, say how many went out before."""
+    counts = [0]
+    try:
+        return session.run(
+            wiring_admin.send_again(settings, {one.at for one in chosen}, counts.append)
+        )
+    except BaseException:
+        console.note(f"sent at least {counts[-1]:,} of {_count(chosen)} again before this:")
+        raise
 
 
 async def _collect(

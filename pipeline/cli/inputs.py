@@ -25,6 +25,7 @@ FIELDS: Final = (
 )  # fmt: skip
 """What a JSON line or a CSV column may hold; only `text` is required."""
 
+_OF_COMPLETIONS: Final = frozenset({"prompt", "prompt_id"})
 _BOM: Final = b"\xef\xbb\xbf"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -51,7 +52,8 @@ class Read:
 class Reading:
     """How to read; `ignored` collects names of fields that are not sent.
 
-    `columns` maps names of CSV columns to fields; `whole` makes a text file
+    A prompt's `prompt` and `prompt_id` are among those: only completions have
+    them. `columns` maps names of CSV columns to fields; `whole` makes a text file
     one message.
     """
 
@@ -65,7 +67,8 @@ class Reading:
     def read(self, stream: BinaryIO, name: str) -> Iterator[Read]:
         """Each message of a stream, or its problem.
 
-        Raises Misconfigured when a CSV header has no column for the text.
+        Raises Misconfigured when a CSV header has no column for the text, or
+        where an open quote makes many rows of CSV one.
         """
         lines = iter([stream.read()] if self.whole else stream)
         first = next(lines, b"").removeprefix(_BOM)
@@ -128,12 +131,18 @@ class Reading:
                 remedy="Name it with --column text=COLUMN; the first line must be the header",
             )
         while True:
-            where = f"{name}:{rows.line_num + 1}"
+            first = rows.line_num + 1
+            where = f"{name}:{first}"
             try:
                 row = next(rows)
             except StopIteration:
                 return
             except csv.Error as error:
+                if rows.line_num > first:  # an open quote: how many rows it took, none can say
+                    raise Misconfigured(
+                        f"{where}: this is not CSV up to line {rows.line_num}: {error}",
+                        remedy="Close the quotes of the row that begins there",
+                    ) from None
                 problem = Rejected(Reason.WRONG_TYPE, f"this is not CSV: {error}", remedy=_QUOTES)
                 yield Read(where=where, error=problem)
                 continue
@@ -164,10 +173,20 @@ class Reading:
         given = {name: fields[name] for name in FIELDS if fields.get(name) is not None}
         self.ignored.update(fields.keys() - set(FIELDS))
         kind = _kind(given.pop("kind", self.kind))
+        if kind is Kind.PROMPT:
+            self.ignored.update(given.keys() & _OF_COMPLETIONS)
         if isinstance(given.get("sent_at"), str):
             given["sent_at"] = _micros(given["sent_at"])
         record = {"message_id": new_id(), "tenant": self.tenant, **given}
-        return codec.decode_json(orjson.dumps(record), kind)
+        try:
+            value = orjson.dumps(record)
+        except orjson.JSONEncodeError:  # it reads deeper than it writes
+            raise Rejected(
+                Reason.WRONG_TYPE,
+                "a field is nested too deeply, or is not UTF-8",
+                remedy="Write each field as a string",
+            ) from None
+        return codec.decode_json(value, kind)
 
 
 _QUOTES: Final = 'Put cells with commas, quotes or line breaks in "quotes"'
@@ -190,14 +209,14 @@ def _is_record(line: bytes) -> bool:
 
 
 def _kind(given: object) -> Kind:
-    try:
-        return Kind(str(given))
-    except ValueError:
-        raise Rejected(
-            Reason.WRONG_TYPE,
-            "the field 'kind' is neither prompt nor completion",
-            remedy="Correct it, or leave it out and use --kind",
-        ) from None
+    # Not Kind(given): its error would spell out whatever is nested there.
+    if isinstance(given, str) and given in set(Kind):
+        return Kind(given)
+    raise Rejected(
+        Reason.WRONG_TYPE,
+        "the field 'kind' is neither prompt nor completion",
+        remedy="Correct it, or leave it out and use --kind",
+    )
 
 
 def _micros(text: str) -> int:

@@ -23,7 +23,7 @@ from pipeline.taxonomy import name_of
 app = typer.Typer(help="Policies: check a file, or show what it asks for whom.")
 
 File = Annotated[
-    Path | None, typer.Argument(help="The policy file; none: the one in force.", metavar="FILE")
+    Path | None, typer.Argument(help="The policy file; none: that of policy.file.", metavar="FILE")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
@@ -55,8 +55,18 @@ def show(
     kind: Annotated[Kind | None, typer.Option(help="One kind of message; none: both.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Show the rules in effect and which layer each threshold comes from."""
-    policy = wiring.load_policy(session.begin(session.with_policy(file)))
+    """Show the rules of a policy file and which layer each threshold comes from.
+
+    With policy.follow a worker serves an activated policy instead of policy.file:
+    `sluice policy history` tells which, and since when.
+    """
+    settings = session.begin(session.with_policy(file))
+    policy = wiring.load_policy(settings)
+    if file is None and settings.policy.follow:
+        console.note(
+            "this is policy.file; workers serve what was activated, if anything was:"
+            " `sluice policy history` tells"
+        )
     kinds = [kind] if kind else list(Kind)
     found = {each: _rules(policy, each, tenant, route) for each in kinds}
     if as_json:

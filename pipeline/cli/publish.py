@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Iterator
-from contextlib import ExitStack
+import stat
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, BinaryIO
 
@@ -52,8 +53,9 @@ def publish(
     """Publish prompts or completions: text (one a line), JSON lines or CSV.
 
     Fields of a JSON line or a CSV row: text, and optionally message_id, kind,
-    conversation_id, tenant, route, language, prompt, prompt_id, sent_at. Ctrl-C
-    once stops, flushes and reports; what was published stays published.
+    conversation_id, tenant, route, language, sent_at, and of a completion prompt
+    and prompt_id. Ctrl-C once stops, flushes and reports; what was published
+    stays published.
 
     Examples:
       echo "How do I bake bread?" | sluice publish --wait
@@ -67,22 +69,25 @@ def publish(
         raise Misconfigured(f"--whole does not go with --format {form}", remedy="Leave one out")
     settings = session.begin()
     job = Job(skip_bad=skip_bad, wait_s=timeout_s if wait else None, quiet=as_json)
-    with ExitStack() as stack:
-        streams = [
-            (stack.enter_context(_open(name)), "stdin" if name == "-" else name)
-            for name in files or ["-"]
-        ]
-        client = Client(settings, watch=wait, wire=wire, source="sluice/publish")
-        try:
-            session.run(job.run(client, _lines(reading, streams), rate_per_s=rate))
-        finally:
-            job.report(ignored=reading.ignored, as_json=as_json)
+    names = files or ["-"]
+    for name in names:
+        _check(name)
+    client = Client(settings, watch=wait, wire=wire, source="sluice/publish")
+    try:
+        session.run(job.run(client, _lines(reading, names), rate_per_s=rate))
+    finally:
+        job.report(ignored=reading.ignored, as_json=as_json)
     raise typer.Exit(job.exit_code())
 
 
-def _lines(reading: Reading, streams: list[tuple[BinaryIO, str]]) -> Iterator[Read]:
-    for stream, name in streams:
-        yield from reading.read(stream, name)
+def _lines(reading: Reading, names: Iterable[str]) -> Iterator[Read]:
+    """What the inputs hold, each opened and closed when its turn comes.
+
+    Whoever reads closes: elsewhere, closing waits for as long as a read waits for input.
+    """
+    for name in names:
+        with _open(name) as stream:
+            yield from reading.read(stream, "stdin" if name == "-" else name)
 
 
 def _columns(given: list[str]) -> dict[str, str]:
@@ -99,16 +104,35 @@ def _columns(given: list[str]) -> dict[str, str]:
     return columns
 
 
-def _open(name: str) -> BinaryIO:
-    """A file, or stdin for `-`; raises Misconfigured naming what cannot be read."""
+def _check(name: str) -> None:
+    """Raise Misconfigured where an input is not there or may not be read.
+
+    Nothing is opened for that: a pipe with a name can be opened but once.
+    """
     if name == "-":
         if os.isatty(0):
             console.note("reading from the terminal, one message a line; Ctrl-D ends")
+        return
+    try:
+        mode = Path(name).stat().st_mode
+    except OSError as error:
+        raise _unreadable(name, error.strerror) from None
+    if stat.S_ISDIR(mode):
+        raise _unreadable(name, os.strerror(errno.EISDIR))
+    if not os.access(name, os.R_OK):
+        raise _unreadable(name, os.strerror(errno.EACCES))
+
+
+def _open(name: str) -> BinaryIO:
+    """A file, or stdin for `-`; raises Misconfigured naming what cannot be read."""
+    if name == "-":
         # Not sys.stdin: a thread that waits in it would break the interpreter's end.
         return os.fdopen(os.dup(0), "rb")
     try:
         return Path(name).open("rb")
     except OSError as error:
-        raise Misconfigured(
-            f"{name} cannot be read ({error.strerror})", remedy="Name a file, or - for stdin"
-        ) from None
+        raise _unreadable(name, error.strerror) from None
+
+
+def _unreadable(name: str, why: str | None) -> Misconfigured:
+    return Misconfigured(f"{name} cannot be read ({why})", remedy="Name a file, or - for stdin")

@@ -15,7 +15,7 @@ from pipeline.cli import console, progress, rows
 from pipeline.cli.exits import Exit
 from pipeline.cli.inputs import Read
 from pipeline.cli.pump import Pump, from_thread
-from pipeline.client import Client
+from pipeline.client import Client, Unacknowledged
 from pipeline.dlq import printable
 from pipeline.errors import DeadLettered, Misconfigured, Rejected, Unanswered
 from pipeline.events import Message
@@ -96,7 +96,7 @@ class Job:
             return asyncio.create_task(_nothing())
 
     async def _answered(self, message: Message, answer: asyncio.Task[Any]) -> bool:
-        """Count and show what a message came to."""
+        """Count and show what a message came to; whether it was published."""
         try:
             verdict = await answer
             self.actions[verdict.action.value] += 1
@@ -104,9 +104,9 @@ class Job:
         except DeadLettered as error:
             self.dead_letters += 1
             row = rows.dead_letter(message, error.reason, at=datetime.now(UTC))
-        except Unanswered:
+        except Unanswered as error:
             self.unanswered += 1
-            return True
+            return not isinstance(error, Unacknowledged)
         if not self.quiet:
             console.out.print(row)
         return True
@@ -136,9 +136,8 @@ class Job:
             return
         console.note(self._line())
         if ignored:
-            console.note(
-                f"not sent: {printable(', '.join(sorted(ignored))[:200])} (unknown fields)"
-            )
+            named = printable(", ".join(sorted(ignored))[:200])
+            console.note(f"not sent: {named} (fields that are unknown, or only for completions)")
         if self.unanswered:
             what = "message has" if self.unanswered == 1 else "messages have"
             console.error(

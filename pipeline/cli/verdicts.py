@@ -76,6 +76,7 @@ def verdicts(
 
     Without --follow it shows what there is now, and exits with 4 where there
     is nothing. With --follow it begins with the next verdict, or at --from.
+    Records that cannot be read as verdicts are passed over and counted at the end.
     Times are those of Kafka: start, end, -1h30m, 2026-11-23,
     2026-11-23T10:15:00Z, or Unix time in 10 or 13 digits.
 
@@ -104,10 +105,20 @@ def verdicts(
     else:
         session.run(_shown(client.verdicts(span, dedupe=dedupe), wanted, show))
     show.finish()
-    word = "verdict" if show.count == 1 else "verdicts"
-    console.note(f"{show.count:,} {word}, {dedupe.repeats:,} repeats dropped")
+    _report(show.count, repeats=dedupe.repeats, passed_over=client.passed_over)
     if not show.count and not follow:
         raise typer.Exit(Exit.EMPTY)
+
+
+def _report(count: int, *, repeats: int, passed_over: int) -> None:
+    word = "verdict" if count == 1 else "verdicts"
+    console.note(f"{count:,} {word}, {repeats:,} repeats dropped")
+    if passed_over:
+        records = "record" if passed_over == 1 else "records"
+        console.note(
+            f"{passed_over:,} {records} passed over: no verdict, or of a schema that is not known;"
+            " is registry.url the worker's?"
+        )
 
 
 class Shown:

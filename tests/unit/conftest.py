@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from socketserver import StreamRequestHandler, ThreadingTCPServer
+from threading import Thread
 
 import pytest
 import stamina
@@ -37,6 +39,24 @@ def shipped_policy() -> Policy:
 def guard(tmp_path_factory: pytest.TempPathFactory) -> Guard:
     """A guard with three labels and a tokenizer of a few whole words."""
     return write_guard(tmp_path_factory.mktemp("guard"))
+
+
+class _Talker(StreamRequestHandler):
+    """Greets in a protocol that is none of ours."""
+
+    def handle(self) -> None:
+        """Say one line, whatever is asked."""
+        self.rfile.readline()
+        self.wfile.write(b"SSH-2.0-greeting\r\n")
+
+
+@pytest.fixture
+def talker() -> Iterator[int]:
+    """The port of a service that speaks no HTTP."""
+    with ThreadingTCPServer(("127.0.0.1", 0), _Talker) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_address[1]
+        server.shutdown()
 
 
 @pytest.fixture

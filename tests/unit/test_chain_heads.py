@@ -89,11 +89,11 @@ async def test_heads_under_the_id_that_a_registry_gave_the_earlier_schema_are_re
     async def lookup(self: Registry, subject: str, schema: str) -> int | None:
         return ids.get(schema)
 
-    async def schema(self: Registry, schema_id: int) -> str | None:
-        return None
+    async def taken(self: Registry, schema_id: int) -> bool:
+        return False
 
     monkeypatch.setattr(Registry, "lookup", lookup)
-    monkeypatch.setattr(Registry, "schema", schema)
+    monkeypatch.setattr(Registry, "taken", taken)
     schemas = await audit_check._schemas(load({"registry": {"url": "http://registry"}}))
     assert schemas.ids[codec.CHAIN_HEAD] == ids[now[codec.CHAIN_HEAD]]
     old = _earlier()

@@ -133,6 +133,27 @@ def test_policy_show_reads_well(sluice: Sluice) -> None:
     assert "completions" not in shown
 
 
+def test_policy_show_says_that_workers_may_serve_another(
+    sluice: Sluice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An activated policy takes the file's place, unless that is not wanted."""
+    assert "sluice policy history" in sluice("policy", "show").err
+    named = settings.load().policy.file
+    assert "sluice policy history" not in sluice("policy", "show", str(named)).err
+    monkeypatch.setenv("SLUICE_POLICY__FOLLOW", "false")
+    assert "sluice policy history" not in sluice("policy", "show").err
+
+
+def test_a_registry_s_password_is_not_printed(
+    sluice: Sluice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the url lacks its scheme."""
+    monkeypatch.setenv("SLUICE_REGISTRY__URL", "user:hush-hush@localhost:8081")
+    done = sluice("schemas", "check")
+    assert done.code == 2
+    assert "hush-hush" not in done.out + done.err
+
+
 def test_policy_show_refuses_a_route_that_is_not_there(sluice: Sluice) -> None:
     """A misspelt route is not shown as the tenant's rules."""
     assert sluice("policy", "show", "--tenant", "kids", "--route", "nowhere").code == 2

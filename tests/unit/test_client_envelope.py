@@ -80,6 +80,8 @@ def test_what_cannot_be_sent_is_rejected_with_its_reason(wire: Wire) -> None:
     naive = datetime(2026, 1, 1)  # noqa: DTZ001
     for message, reason in (
         (prompt("x" * 2000), Reason.OVERSIZE),
+        (prompt("x", conversation_id="c" * 600), Reason.OVERSIZE),  # value and key
+        (prompt("x", message_id="m" * 600), Reason.OVERSIZE),  # value and header
         (prompt("\ud800"), Reason.BAD_ENCODING),
         (prompt("x", conversation_id="\ud800"), Reason.BAD_ENCODING),
         (prompt("x", sent_at=naive), Reason.BAD_TIMESTAMP),

@@ -13,6 +13,7 @@ import pytest
 from pipeline import dlq, headers, wiring_admin
 from pipeline.adapters.kafka import Record, Slice
 from pipeline.cli.exits import Exit
+from pipeline.errors import DependencyUnavailable
 from pipeline.events import DeadLetter, Position
 from pipeline.ports import Outgoing
 from pipeline.settings import load
@@ -29,6 +30,7 @@ class Log:
 
     records: list[Record] = field(default_factory=list)
     sent: list[Outgoing] = field(default_factory=list)
+    takes: int = 10**6
 
     def add(self, offset: int, *, topic: str = TOPICS.prompts, **given: Any) -> DeadLetter:
         """Write the dead letter of an input; it may lie in any topic."""
@@ -76,7 +78,9 @@ class Log:
                 yield record
 
     async def publish(self, records: Sequence[Outgoing]) -> None:
-        """Keep what is sent."""
+        """Keep what is sent, as long as there is room."""
+        if len(self.sent) + len(records) > self.takes:
+            raise DependencyUnavailable("the broker went away", remedy="")
         self.sent.extend(records)
 
 
@@ -126,6 +130,17 @@ def test_nothing_is_sent_where_every_letter_leads_elsewhere(sluice: Sluice, log:
     log.add(3, topic=TOPICS.policies)
     assert sluice("dlq", "retry", "dlq:0:0", "--yes").code == Exit.EMPTY
     assert log.sent == []
+
+
+def test_a_retry_that_fails_says_how_far_it_came(sluice: Sluice, log: Log) -> None:
+    """What was sent stays sent: a second retry would send it again."""
+    for offset in range(250):
+        log.add(offset)
+    log.takes = 200
+    done = sluice("dlq", "retry", "--all", "--yes", "--json")
+    assert (done.code, done.out, len(log.sent)) == (Exit.UNREACHABLE, "", 200)
+    assert "sent at least 200 of 250 dead letters again" in done.err
+    assert "the broker went away" in done.err
 
 
 async def test_sending_checks_the_topic_once_more(log: Log) -> None:

@@ -86,6 +86,39 @@ def test_a_bad_json_line_names_line_and_field(line: str, problem: str) -> None:
     assert "secret" not in found
 
 
+@pytest.mark.parametrize("field", ["text", "tenant", "kind", "sent_at", "other"])
+@pytest.mark.parametrize("depth", [2, 300, 1000])
+def test_a_nested_field_spoils_its_own_line_only(field: str, depth: int) -> None:
+    """However deep: orjson reads deeper than it writes. Unknown fields stay unknown."""
+    line = f'{{"text": "a", "{field}": {"[" * depth}{"]" * depth}}}'
+    lines = read(f'{line}\n{{"text": "fine"}}\n', "a.jsonl")
+    assert [bool(found.error) for found in lines] == [field != "other", False]
+
+
+def test_a_prompt_has_no_prompt() -> None:
+    """What only a completion has is not sent with a prompt, and that is told."""
+    line = '{"text": "the answer", "prompt": "the question", "prompt_id": "p"}'
+    reading = Reading()
+    only(read(line, "a.jsonl", reading))
+    assert reading.ignored == {"prompt", "prompt_id"}
+    completions = Reading(kind=Kind.COMPLETION)
+    assert only(read(line, "a.jsonl", completions)).prompt == "the question"
+    assert completions.ignored == set()
+
+
+def test_an_open_quote_ends_a_csv_file() -> None:
+    """It took rows that nobody can count: no bad line to pass over, but the end."""
+    for rest in ("good,a\ngood,a\n", 'good,a\n"good",a\ngood,a\n'):
+        with pytest.raises(Misconfigured, match=r"^a\.csv:3: this is not CSV up to line [45]"):
+            read(f'text,tenant\ngood,a\n"open,a\n{rest}', "a.csv")
+
+
+def test_a_stray_quote_spoils_its_own_row_only() -> None:
+    """The rows after it are read."""
+    lines = read('text,tenant\n"bad" x,a\n"good\nlines",a\n', "a.csv")
+    assert [line.message and line.message.text for line in lines] == [None, "good\nlines"]
+
+
 def test_csv_columns_are_mapped_by_name() -> None:
     """Quoted cells may hold commas, quotes and line breaks; empty cells are no value."""
     content = 'id,body,org,route\n1,"a, ""b""\nc",acme,\n2,d,,chat\n'

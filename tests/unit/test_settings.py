@@ -87,6 +87,31 @@ def test_a_wrong_setting_is_named_with_a_remedy(overrides: dict[str, Any], says:
     assert caught.value.remedy
 
 
+@pytest.mark.parametrize(
+    "servers",
+    ["127.0.0.1:9092", "kafka", "b-1.kafka_net:9092, b-2.kafka_net:65535", "[::1]:9092,[fe80::1]"],
+)
+def test_an_address_of_kafka_is_a_host_and_a_port(servers: str) -> None:
+    """One or several, IPv6 in brackets; without a port it is 9092."""
+    assert settings.load({"kafka": {"bootstrap_servers": servers}})
+
+
+@pytest.mark.parametrize(
+    "servers",
+    [
+        "127.0.0.1:abc", "127.0.0.1:99999", "127.0.0.1:0", "127.0.0.1:", "a:1,,b:2", "a:1,b:-2",
+        "::1", "[::1]9092", "kafka://a:9092", "a b:9092", f"user:{SECRET}@a:9092",
+    ],
+)  # fmt: skip
+def test_what_is_no_address_of_kafka_is_refused_unseen(servers: str) -> None:
+    """Before a client is made of it; it may hold a password."""
+    with pytest.raises(
+        Misconfigured, match=r"kafka\.bootstrap_servers: must be host:port"
+    ) as caught:
+        settings.load({"kafka": {"bootstrap_servers": servers}})
+    _assert_silent(caught.value)
+
+
 def test_the_limit_of_a_rule_between_settings_is_allowed() -> None:
     """Five seconds between drain and rebalance timeout suffice."""
     assert settings.load({"worker": {"drain_s": 40.0}}).worker.drain_s == 40.0
@@ -200,3 +225,24 @@ def test_registry_url_with_credentials_is_refused(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(Misconfigured, match=r"registry\.url: holds credentials") as caught:
         settings.load()
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"user:{SECRET}@registry:8081", f"//user:{SECRET}@registry", f"http:/u:{SECRET}@registry",
+        f"http://user:1/{SECRET}@registry", f"registry:{SECRET}", f"http://registry:{SECRET}",
+        f"ftp://{SECRET}", f"http://[{SECRET}", f"http://\u2100{SECRET}", "http://", "https://:1",
+    ],
+)  # fmt: skip
+def test_a_registry_url_that_is_none_is_refused_unseen(url: str) -> None:
+    """Whatever it holds: a password without a scheme before it is no address."""
+    with pytest.raises(Misconfigured, match=r"setting registry\.url: ") as caught:
+        settings.load({"registry": {"url": url}})
+    _assert_silent(caught.value)
+
+
+@pytest.mark.parametrize("url", ["http://registry:8081", "https://registry/path", "HTTP://[::1]:1"])
+def test_a_registry_url_names_scheme_and_host(url: str) -> None:
+    """As it was written."""
+    assert settings.load({"registry": {"url": url}}).registry.url == url
