@@ -65,17 +65,28 @@ def test_demo_reconciles_and_leaves_nothing(mark: str) -> None:
     assert _gone(mark)
 
 
-@pytest.mark.parametrize("moment", ["serves at", "is ready", "idle to verdict"])
-def test_interrupt_at_any_moment_leaves_nothing(mark: str, moment: str) -> None:
-    """Ctrl-C while it starts, when it is up or amid traffic: exit 130, no process left."""
+@pytest.mark.parametrize(
+    ("moment", "number", "code"),
+    [
+        ("serves at", signal.SIGINT, Exit.INTERRUPTED),
+        ("serves at", signal.SIGTERM, Exit.TERMINATED),
+        ("is ready", signal.SIGINT, Exit.INTERRUPTED),
+        ("is ready", signal.SIGHUP, Exit.HUNG_UP),
+        ("idle to verdict", signal.SIGINT, Exit.INTERRUPTED),
+    ],
+)
+def test_a_signal_at_any_moment_leaves_nothing(
+    mark: str, moment: str, number: signal.Signals, code: Exit
+) -> None:
+    """While it starts, when it is up or amid traffic: the signal's exit code, no process left."""
     demo = _start(mark)
     assert demo.stdout is not None
     for line in demo.stdout:
         if moment in line:
             break
-    demo.send_signal(signal.SIGINT)
+    demo.send_signal(number)
     output, _ = demo.communicate(timeout=60)
-    assert demo.returncode == Exit.INTERRUPTED, output
+    assert demo.returncode == code, output
     assert "Traceback" not in output
     assert _gone(mark)
 
