@@ -9,6 +9,7 @@ training time on a processor.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -120,6 +121,15 @@ def freeze(model: GuardEncoder) -> None:
     """Leave the embeddings and the lowest `FROZEN_LAYERS` as they are."""
     for part in (model.words, model.positions, model.norm, *model.blocks[:FROZEN_LAYERS]):
         part.requires_grad_(False)
+
+
+def averaged(members: Sequence[GuardEncoder]) -> GuardEncoder:
+    """The network whose weights are the members' mean; they must have begun alike."""
+    states = [member.state_dict() for member in members]
+    mean = {name: torch.stack([each[name] for each in states]).mean(0) for name in states[0]}
+    model = GuardEncoder(members[0].head.out_features)
+    model.load_state_dict(mean)
+    return model
 
 
 def _layer(source: dict[str, Tensor], prefix: str, end: str) -> dict[str, Tensor]:

@@ -41,3 +41,16 @@ def test_a_document_scores_its_highest_window() -> None:
     )
     found = document_logits(torch.tensor([[1.0], [3.0], [-2.0]]), batch)
     assert found.tolist() == [[3.0], [-2.0]]
+
+
+def test_an_average_has_the_mean_of_the_members_weights() -> None:
+    """Of one member it is that member."""
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("safetensors")
+    from pipeline.guards.encoder import GuardEncoder, averaged
+
+    members = [GuardEncoder(3) for _ in range(2)]
+    found = averaged(members).state_dict()
+    for name, value in members[0].state_dict().items():
+        assert torch.allclose(found[name], (value + members[1].state_dict()[name]) / 2)
+        assert torch.equal(averaged(members[:1]).state_dict()[name], value)
