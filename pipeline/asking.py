@@ -95,6 +95,8 @@ class GuardQueue:
             for each in asker.waiting:
                 self._pool.discard(each)
             raise
+        finally:
+            asker.waiting.clear()  # else asker and windows hold each other until they are collected
 
     def _send(self) -> None:
         while self._free and (call := self._next()) is not None:

@@ -16,13 +16,13 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import stamina
 import structlog
 
 from pipeline import chain, codec, metrics
 from pipeline.chain import Chain, ChainHead, Tip
 from pipeline.errors import Retryable, SluiceError
 from pipeline.ports import Appender, Outgoing
+from pipeline.retrying import until_done
 
 log = structlog.get_logger(__name__)
 
@@ -80,13 +80,14 @@ class ChainedLog:
     async def write(self, events: Sequence[Outgoing]) -> None:
         """Return once every event is acknowledged in a chain; see `ports.AuditLog`."""
         left = events
-        async for attempt in stamina.retry_context(
-            on=Retryable, attempts=None, timeout=None, wait_max=5.0
-        ):
-            with attempt:
-                left, error = await self._try(left)
-                if error is not None:
-                    raise error
+
+        async def attempt() -> None:
+            nonlocal left
+            left, error = await self._try(left)
+            if error is not None:
+                raise error
+
+        await until_done(attempt, wait_max_s=5.0)
 
     def heads(self) -> list[ChainHead]:
         """How far each chain has come: those that ended, then the open ones."""

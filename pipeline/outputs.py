@@ -7,7 +7,7 @@ for ever and says nothing. Whoever publishes through this is seen to wait.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
@@ -54,22 +54,16 @@ class Outputs:
     @contextmanager
     def _clocked(self, topics: frozenset[str]) -> Iterator[None]:
         """Count and show that it waits, again and again until it has ended."""
-        loop = asyncio.get_running_loop()
-        timer: asyncio.TimerHandle
-
-        def overdue() -> None:
-            nonlocal timer
-            metrics.PUBLISH_ERRORS.inc()
-            self._failed(
-                topics, f"no acknowledgement from Kafka in {self._overdue_s:g} s. It is waited for"
-            )
-            timer = loop.call_later(self._overdue_s, overdue)
-
-        timer = loop.call_later(self._overdue_s, overdue)
+        clock = _Overdue(self._overdue_s, lambda: self._late(topics))
         try:
             yield
         finally:
-            timer.cancel()
+            clock.stop()
+
+    def _late(self, topics: frozenset[str]) -> None:
+        metrics.PUBLISH_ERRORS.inc()
+        why = f"no acknowledgement from Kafka in {self._overdue_s:g} s. It is waited for"
+        self._failed(topics, why)
 
     def _failed(self, topics: frozenset[str], why: str) -> None:
         self._failing[topics] = f"{', '.join(sorted(topics))}: {why}"
@@ -78,6 +72,31 @@ class Outputs:
     def _show(self) -> None:
         why = next(iter(self._failing.values()), _WELL)
         self._health.set(CHECK, ok=not self._failing, detail=why)
+
+
+class _Overdue:
+    """Calls back every so many seconds until it is stopped; holds nothing afterwards.
+
+    There is one for each batch: what held itself would wait for the garbage collector.
+    """
+
+    def __init__(self, every_s: float, tell: Callable[[], None]) -> None:
+        self._every_s = every_s
+        self._tell = tell
+        self._timer: asyncio.TimerHandle | None = None
+        self._wind()
+
+    def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None
+
+    def _wind(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(self._every_s, self._due)
+
+    def _due(self) -> None:
+        self._tell()
+        self._wind()
 
 
 class WatchedPublisher:

@@ -14,11 +14,11 @@ from collections import Counter
 from collections.abc import Callable, Container, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from itertools import count
 from typing import Any, Final, Protocol
 
 import faust
-import stamina
 import structlog
 
 from pipeline import codec, headers, metrics, moderation, tally, telemetry
@@ -39,6 +39,7 @@ from pipeline.ledger import Ledger, Origin, Slot
 from pipeline.moderation import Case, Intake, Stamp
 from pipeline.policy import OnUnavailable, Policy
 from pipeline.ports import AuditLog, Clock, Outgoing, Publisher, SchemaRegistry
+from pipeline.retrying import until_done
 from pipeline.scoring import Scored
 from pipeline.sealing import NoKeys, Sealer
 
@@ -319,11 +320,7 @@ class Flow:
         if self._registry is None:
             return
         for schema_id in _unknown_ids(batch, self._schemas):
-            async for attempt in stamina.retry_context(
-                on=Retryable, attempts=None, timeout=None, wait_max=2.0
-            ):
-                with attempt:
-                    text = await self._registry.schema(schema_id)
+            text = await until_done(partial(self._registry.schema, schema_id), wait_max_s=2.0)
             if text is not None:
                 self._learn(schema_id, text)
 
@@ -478,11 +475,7 @@ class Flow:
     async def _deliver(self, records: Sequence[Outgoing]) -> None:
         """Publish until the broker acknowledges: there is nowhere else to put an outcome."""
         began_s = self._clock.monotonic()
-        async for attempt in stamina.retry_context(
-            on=Retryable, attempts=None, timeout=None, wait_max=5.0
-        ):
-            with attempt:
-                await self._publisher.publish(records)
+        await until_done(partial(self._publisher.publish, records), wait_max_s=5.0)
         metrics.STAGE_SECONDS.labels("publish").observe(self._clock.monotonic() - began_s)
 
     def _settle(self, inbounds: Iterable[Inbound]) -> None:

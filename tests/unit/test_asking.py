@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -143,3 +144,17 @@ async def test_nothing_to_ask_is_answered_at_once(guard: Guard) -> None:
     assert await asked.ask([]) == {}
     assert await asked.ask([text(A)], without={Row(request=0, window=0)}) == {}
     assert classifier.calls == []
+
+
+async def test_who_was_answered_leaves_nothing_to_the_garbage_collector(guard: Guard) -> None:
+    """Asker and windows hold each other only while they wait."""
+    classifier = Gated()
+    classifier.gate.set()
+    asked, _ = queue(guard, classifier)
+    await asked.ask([text(A)])
+    await turns()
+    gc.collect()
+    for _ in range(20):
+        await asked.ask([text(A, B)])
+    await turns()
+    assert gc.collect() == 0
