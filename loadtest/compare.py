@@ -72,9 +72,10 @@ def _doubts_of(label: str, run: Mapping[str, Any]) -> Iterator[str]:
 def _unlike(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
     if _asked(before) != _asked(after):
         yield "the workloads differ"
-    shares = [run.get("recalled_share") or 0.0 for run in (before, after)]
-    if abs(shares[0] - shares[1]) > _UNLIKE_RECALLED:
-        yield f"workers remembered {shares[0]:.0%} and {shares[1]:.0%} of the texts from before"
+    told = [run.get("recalled_share") for run in (before, after)]
+    if abs((told[0] or 0.0) - (told[1] or 0.0)) > _UNLIKE_RECALLED:
+        shares = ["an unknown share" if each is None else f"{each:.0%}" for each in told]
+        yield f"workers remembered {shares[0]} and {shares[1]} of the texts from before"
     for name in ("processor", "cores"):
         if before["environment"][name] != after["environment"][name]:
             yield f"the machines differ: {name}"

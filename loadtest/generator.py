@@ -41,6 +41,9 @@ from pipeline.resources import shipped
 _PDEATHSIG: Final = 1  # PR_SET_PDEATHSIG of <linux/prctl.h>
 _TELL_EVERY_S: Final = 0.5
 _FLUSH_WITHIN_S: Final = 30.0
+_FLUSH_STOPPED_S: Final = 1.0
+"""Less than the parent waits before it kills."""
+
 _BREATHE_EVERY: Final = 32
 """Messages sent in a row, when late, before acknowledgements are attended to."""
 _GATHER_MS: Final = ((500, 10), (100, 2), (0, 0))
@@ -72,7 +75,7 @@ class Generator:
         self._settings = at
 
     async def run(self, start_ns: int) -> None:
-        """Send everything and wait for the acknowledgements."""
+        """Send everything and wait for the acknowledgements, for a moment when it is cancelled."""
         telling = asyncio.create_task(self._tell())
         try:
             if isinstance(self._workload.load, Closed):
@@ -80,6 +83,9 @@ class Generator:
             else:
                 await self._open(start_ns)
             await self._sender.flush(_FLUSH_WITHIN_S)
+        except asyncio.CancelledError:
+            await self._sender.flush(_FLUSH_STOPPED_S)  # what is on its way was not refused
+            raise
         finally:
             telling.cancel()
 

@@ -156,7 +156,8 @@ class Running:
             self._fleet, self._observer, self._due = fleet, observer, planned(load)
             await self._send(fleet)
             await self._settle(fleet, observer)
-        self._fleet, self._due, self._phase = None, self._scheduled, "connecting"
+        self._fleet, self._observer = None, None
+        self._due, self._phase = self._scheduled, "connecting"
 
     async def _send(self, fleet: Fleet) -> int:
         """Send what is due, nothing once the run was stopped; returns the start."""

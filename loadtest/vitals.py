@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import re
 import time
 import urllib.request
 from collections.abc import Callable, Iterable, Mapping
@@ -19,6 +20,8 @@ from pipeline.settings import Settings
 
 EVERY_S: Final = 1.0
 _TIMEOUT_S: Final = 2.0
+_SECRET: Final = re.compile(r"(?<=//)[^?]*@|\?.*", re.DOTALL)
+"""Of an address: user and password, and a query, which may hold a token."""
 
 
 class Watch:
@@ -56,10 +59,11 @@ class Watch:
 
     @property
     def silent(self) -> list[str]:
-        """The addresses that gave no page of metrics in any sample."""
+        """The addresses that gave no page of metrics in any sample, without what may be secret."""
         pages = [page for look in self.samples for page in (look.triton, look.worker) if page]
         heard = {url for page in pages for url in page}
-        return [url for url in (*self._triton_urls, *self._worker_urls) if url not in heard]
+        urls = (*self._triton_urls, *self._worker_urls)
+        return [_SECRET.sub("", url) for url in urls if url not in heard]
 
     async def _look(self, reader: KafkaReader, late_ms: float) -> Vitals:
         at_ns = time.monotonic_ns()

@@ -53,7 +53,7 @@ FETCH_WAIT_MS: Final = 100
 GATHER_BYTES: Final = 32 * 1024
 """A broker that holds this much answers without gathering more."""
 SEVERAL_BROKERS_S: Final = 2 * BUSY_LOOK_EVERY_S
-"""So far ahead of the pace is only who hears from several brokers, each at times of its own."""
+"""So far ahead is who hears from several brokers, each at its own times, or gets much at once."""
 BUFFER_BYTES: Final = 32 * 1024 * 1024
 """A channel that holds this much is full, however few its messages are."""
 _FAUSTS_PAUSE_S: Final = 1
@@ -155,8 +155,12 @@ class LeanThread(AIOKafkaConsumerThread):  # type: ignore[misc]  # faust has no 
     def gather(self, for_s: float) -> None:
         """How long the next fetches let messages gather; 0 to have the first at once."""
         fetcher = self._ensure_consumer()._fetcher
-        fetcher._fetch_min_bytes = GATHER_BYTES if for_s else 1
-        fetcher._fetch_max_wait_ms = round(1000 * for_s) or FETCH_WAIT_MS
+        wait_ms = round(1000 * for_s)
+        least_bytes, wait_ms = (GATHER_BYTES, wait_ms) if wait_ms else (1, FETCH_WAIT_MS)
+        # No call between the two, at which threads switch: the other one must not see many
+        # bytes with the long wait, or messages would lie at the broker for all of it.
+        fetcher._fetch_min_bytes = least_bytes
+        fetcher._fetch_max_wait_ms = wait_ms
 
     def looked(self) -> None:
         """Tell the client that we looked for messages although we asked for none.

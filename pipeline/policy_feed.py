@@ -119,7 +119,7 @@ class PolicyFeed:
             on=Retryable, attempts=None, timeout=None, wait_max=5.0
         ):
             with attempt:
-                async with KafkaReader(self._settings, wait_ms=QUIET_MS) as reader:
+                async with KafkaReader(self._settings, wait_ms=QUIET_MS, again=True) as reader:
                     async for record in reader.follow({(self._topic, 0): self._next}):
                         take(record, self._history, self._schemas, self._refused)
                         self._next = record.offset + 1

@@ -121,14 +121,15 @@ async def _broker(
 def turns(taking_part: Sequence[Contender], number: int) -> list[tuple[Contender, ...]]:
     """Who runs directly after whom in a round: every peer beside the worker.
 
-    One lap of the worker stands between two peers and serves both. From round
-    to round peers change places, and who of a turn is first changes.
+    One lap of the worker stands between two peers and serves both. Each order of
+    the peers serves two rounds, one after the other way round: with an order to
+    each round, two peers would never change places.
     """
     worker = [each for each in taking_part if each.name == WORKER]
     peers = [each for each in taking_part if each.name != WORKER]
     if not peers:
         return [tuple(worker)]
-    first = number % len(peers)
+    first = number // 2 % len(peers)
     rotated = [*peers[first:], *peers[:first]]
     made = [
         (before, *worker, *rotated[at + 1 : at + 2])

@@ -150,7 +150,7 @@ class KafkaPublisher:
         put an audit chain out of order.
         """
         fresh, spent = self._made(), self._producer
-        await connected(fresh.start, fresh.stop, self._settings)
+        await connected(fresh.start, fresh.stop, self._settings, again=True)
         self._producer, self._lost_its_place = fresh, False
         log.warning("producer-begun-anew")
         await _end(spent)
@@ -353,11 +353,13 @@ class KafkaReader:
     """Reads slices of topics without a consumer group; an async context manager.
 
     `wait_ms`: how long the broker may hold a fetch that finds nothing. A long
-    one makes following a quiet topic cheap and delays no record.
+    one makes following a quiet topic cheap and delays no record. `again`: as
+    `connected` has it.
     """
 
-    def __init__(self, settings: KafkaSettings, *, wait_ms: int = 100) -> None:
+    def __init__(self, settings: KafkaSettings, *, wait_ms: int = 100, again: bool = False) -> None:
         self._settings = settings
+        self._again = again
         self._wait_ms = wait_ms
         self._consumer = AIOKafkaConsumer(
             **security(settings),
@@ -370,7 +372,9 @@ class KafkaReader:
 
     async def __aenter__(self) -> Self:
         """Connect; raises DependencyUnavailable naming the address, or Misconfigured."""
-        await connected(self._consumer.start, self._consumer.stop, self._settings)
+        await connected(
+            self._consumer.start, self._consumer.stop, self._settings, again=self._again
+        )
         # aiokafka's stop raises CancelledError where a task of its start never ran.
         await asyncio.sleep(0)
         return self

@@ -60,17 +60,27 @@ def security(settings: KafkaSettings) -> dict[str, Any]:
 
 
 async def connected(
-    start: Callable[[], Any], stop: Callable[[], Any], settings: KafkaSettings
+    start: Callable[[], Any],
+    stop: Callable[[], Any],
+    settings: KafkaSettings,
+    *,
+    again: bool = False,
 ) -> None:
-    """Start an aiokafka client; within seconds raises DependencyUnavailable or Misconfigured."""
+    """Start an aiokafka client; within seconds raises DependencyUnavailable or Misconfigured.
+
+    `again`: these settings have led to a connection before, so that a broker which turns
+    us away now may soon stop doing so: that is then DependencyUnavailable too.
+    """
     try:
         async with asyncio.timeout(_CONNECTED_WITHIN_S):
             await start()
     except (KafkaError, TimeoutError, OSError) as error:
         await stop()
-        if isinstance(error, KafkaConnectionError):
-            raise failed(settings, await _reason(settings) or error) from error
-        raise failed(settings, error) from error
+        reason = await _reason(settings) if isinstance(error, KafkaConnectionError) else None
+        failure = failed(settings, reason or error)
+        if again and isinstance(failure, Misconfigured):
+            failure = DependencyUnavailable(failure.message, remedy=failure.remedy)
+        raise failure from error
 
 
 @asynccontextmanager

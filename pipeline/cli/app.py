@@ -15,7 +15,7 @@ from pipeline.errors import SluiceError
 EXIT_CODES = (
     "Exit codes: 0 done; 1 failure; 2 usage, setting or policy is wrong; 3 a dependency"
     " does not answer; 4 nothing to do; 5 too many dead letters; 99 a gate was breached;"
-    " 129, 130, 143 ended by SIGHUP, Ctrl-C, SIGTERM."
+    " 130 interrupted, and stopped in order; 129, 143 ended by SIGHUP, SIGTERM."
 )
 
 _YES: Final = frozenset({"1", "true", "t", "yes", "y", "on"})

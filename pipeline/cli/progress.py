@@ -11,7 +11,7 @@ from typing import Final
 from rich.live import Live
 from rich.text import Text
 
-from pipeline.cli import console
+from pipeline.cli import console, session
 
 _EVERY_S: Final = 5.0
 """Seconds between lines where nobody watches a terminal."""
@@ -45,7 +45,7 @@ def stopping(stop: Callable[[], None]) -> Iterator[None]:
 
     def once() -> None:
         for number in signals:
-            loop.remove_signal_handler(number)
+            session.handle_as_usual(number)
         stop()
 
     for number in signals:
@@ -54,7 +54,7 @@ def stopping(stop: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         for number in signals:
-            loop.remove_signal_handler(number)
+            session.handle_as_usual(number)
 
 
 async def _tell(line: Callable[[], str]) -> None:

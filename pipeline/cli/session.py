@@ -6,7 +6,8 @@ import asyncio
 import logging
 import signal
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -16,6 +17,11 @@ _Result = TypeVar("_Result")
 
 _ENDING: Final = (signal.SIGTERM, signal.SIGHUP)
 """From `docker stop` or a supervisor; from a terminal that was closed."""
+
+_cancelled_by: Final[ContextVar[dict[signal.Signals, Callable[[int], None]]]] = ContextVar(
+    "cancelled_by"
+)
+"""Within `run`: its handlers by signal."""
 
 
 def begin(overrides: dict[str, Any] | None = None) -> settings.Settings:
@@ -68,15 +74,25 @@ async def _cancelled_by_signals(
         if len(received) == 1:
             main.cancel()
 
-    loop = asyncio.get_running_loop()
     chosen = _unhandled()
+    _cancelled_by.set(dict.fromkeys(chosen, cancel))
     for number in chosen:
-        loop.add_signal_handler(number, cancel, number)
+        handle_as_usual(number)
     try:
         return await coroutine
     finally:
         for number in chosen:
-            loop.remove_signal_handler(number)
+            asyncio.get_running_loop().remove_signal_handler(number)
+
+
+def handle_as_usual(number: signal.Signals) -> None:
+    """Take back what handled a signal meanwhile: `run` acts on it, elsewhere its default does."""
+    loop = asyncio.get_running_loop()
+    cancel = _cancelled_by.get({}).get(number)
+    if cancel is None:
+        loop.remove_signal_handler(number)
+    else:
+        loop.add_signal_handler(number, cancel, number)
 
 
 def _unhandled() -> list[signal.Signals]:

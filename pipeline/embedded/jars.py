@@ -104,6 +104,8 @@ async def _copy_dependencies(pom: Path, target: Path, log: Path) -> None:
         await maven.start()
         await maven.completed(timeout_s=_RESOLVE_TIMEOUT_S)
     except EmbeddedFailed as error:
+        if maven.status is None:  # it never ran: the log is not to be opened, or an older one
+            raise
         errors = [line for line in maven.said().splitlines() if line.startswith("[ERROR]")]
         words = "\n".join(errors[:4])
         raise maven.failure("could not resolve the broker's jars", tail=words) from error

@@ -127,6 +127,8 @@ class EmbeddedTriton:
             await server.start()
             await server.until(lambda: self._is_ready(server), timeout_s=_START_TIMEOUT_S)
         except EmbeddedFailed as error:
+            if server.status is None:  # it never ran: the log is not to be opened, or an older one
+                raise
             words = _errors_in(server.said())
             raise server.failure("did not start", tail=words or error.tail) from error
 

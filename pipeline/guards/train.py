@@ -117,7 +117,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, default=REPOSITORY / "triton_models" / "default")
     parser.add_argument("--state", type=Path, default=REPOSITORY / ".sluice" / "training.pt")
     parser.add_argument("--seed", type=int, default=Recipe().seed)
-    parser.add_argument("--runs", type=int, default=RUNS, help="runs whose weights are averaged")
+    parser.add_argument(
+        "--runs", type=int, choices=range(1, 10), default=RUNS, help="weights to average"
+    )
     parser.add_argument("--epochs", type=float, default=Recipe().epochs)
     parser.add_argument("--rate", type=float, default=Recipe().rate)
     parser.add_argument("--weights", type=Path, help="start from the weights of an earlier state")

@@ -42,6 +42,30 @@ session.run(work())
 """
 
 
+_STOPPABLE = """
+import asyncio, os, signal
+from pipeline.cli import progress, session
+
+async def work():
+    stopped = asyncio.Event()
+    with progress.stopping(stopped.set):
+        print("up", flush=True)
+        await stopped.wait()
+        {within}
+    {after}
+
+async def ended():
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.Event().wait()
+    finally:
+        await asyncio.sleep(0.05)
+        print("stopped in order", flush=True)
+
+session.run(work())
+"""
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_command_that_is_told_to_end_ends_in_order(number: signal.Signals) -> None:
     """What it started is stopped, a second signal does not hurry it, the code stays known."""
@@ -55,6 +79,20 @@ def test_a_command_that_is_told_to_end_ends_in_order(number: signal.Signals) -> 
         out, err = command.communicate(timeout=60)
     assert (out, err) == ("stopped in order\n", "")
     assert command.returncode == 128 + number
+
+
+@pytest.mark.parametrize("place", ["within", "after"])
+def test_a_second_signal_ends_in_order_what_stops_at_the_first(place: str) -> None:
+    """A load test stops its stack whenever the second comes; killed, it would leave its folder."""
+    script = _STOPPABLE.format(**{"within": "pass", "after": "pass", place: "await ended()"})
+    command = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    with command:
+        assert command.stdout is not None
+        assert command.stdout.readline() == "up\n"
+        command.send_signal(signal.SIGTERM)
+        out, _ = command.communicate(timeout=60)
+    assert out == "stopped in order\n"
+    assert command.returncode == 128 + signal.SIGTERM
 
 
 def test_a_detached_command_outlives_its_terminal() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.embedded import EmbeddedFailed, EmbeddedKafka, EmbeddedTriton, jars, kafka
+from pipeline.embedded import EmbeddedFailed, EmbeddedKafka, EmbeddedTriton, jars, kafka, triton
 from pipeline.embedded.plain_names import PlainNames
 from pipeline.embedded.wheel import TritonFiles
 
@@ -45,6 +45,30 @@ async def test_a_folder_the_broker_cannot_write_is_named(
     (tmp_path / "file").touch()
     with pytest.raises(EmbeddedFailed, match=r"Kafka cannot use .*file.*SLUICE_HOME"):
         await EmbeddedKafka(tmp_path, tmp_path / "file" / "kafka").start()
+
+
+async def test_a_log_that_maven_cannot_have_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not told as jars that cannot be resolved, nor with an earlier run's words."""
+    monkeypatch.setattr(jars, "find_maven", lambda: Path("mvn"))
+    (tmp_path / "kafka" / "maven.log").mkdir(parents=True)
+    (pom := tmp_path / "pom.xml").touch()
+    with pytest.raises(EmbeddedFailed, match=r"Maven cannot use .*maven\.log.*SLUICE_HOME"):
+        await jars.resolve_jars(tmp_path, pom, lambda _line: None)
+
+
+async def test_a_log_that_triton_cannot_have_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not told as a server that did not start, nor with an earlier run's words."""
+    files = TritonFiles(server=tmp_path, backends=tmp_path, caches=tmp_path, libraries=tmp_path)
+    monkeypatch.setattr(triton, "find_triton", lambda _home: files)
+    server = EmbeddedTriton(tmp_path, [], tmp_path)
+    server._choose_ports()
+    server.log.mkdir(parents=True)
+    with pytest.raises(EmbeddedFailed, match=r"Triton cannot use .*server-.*SLUICE_HOME"):
+        await server.start()
 
 
 def test_no_path_that_triton_gives_to_bash_has_a_space(

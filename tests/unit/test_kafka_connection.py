@@ -69,6 +69,16 @@ async def test_credentials_that_are_refused_are_a_person_s_to_correct(
     assert PASSWORD not in str(caught.value)
 
 
+@pytest.mark.parametrize("error", [SaslAuthenticationFailed("no"), _untrusted()])
+async def test_who_was_connected_before_is_not_ended_by_a_refusal(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """A broker that starts, or whose certificate is renewed, may refuse a worker for a while."""
+    _tells(monkeypatch, error)
+    with pytest.raises(DependencyUnavailable, match=r"refuses the credentials|not trusted"):
+        await connected(_no_connection, _nothing, SASL, again=True)
+
+
 async def test_a_certificate_that_is_not_trusted_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """With the verifier's reason and the settings that decide."""
     _tells(monkeypatch, _untrusted())

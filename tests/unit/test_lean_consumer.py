@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import math
+import sys
 import time
 from collections import defaultdict, deque
 from types import SimpleNamespace
@@ -149,6 +150,19 @@ async def test_messages_gather_once_they_come_often_and_longer_where_much_is_und
     await consumer.fetch()
     assert under_way.refcount
     assert consumer.gathers[-1] == lean_consumer.BUSY_LOOK_EVERY_S
+
+
+@pytest.mark.parametrize("for_s", [lean_consumer.LOOK_EVERY_S, 0.0])
+def test_no_fetch_waits_long_for_many_bytes(for_s: float) -> None:
+    """The fetcher reads both in a thread of its own, which may run at any call made here."""
+    fetcher = SimpleNamespace(_fetch_min_bytes=1, _fetch_max_wait_ms=lean_consumer.FETCH_WAIT_MS)
+    thread = SimpleNamespace(_ensure_consumer=lambda: SimpleNamespace(_fetcher=fetcher))
+    LeanThread.gather(thread, lean_consumer.LOOK_EVERY_S - for_s)
+    seen: set[tuple[int, int]] = set()
+    sys.setprofile(lambda *_: seen.add((fetcher._fetch_min_bytes, fetcher._fetch_max_wait_ms)))
+    LeanThread.gather(thread, for_s)
+    sys.setprofile(None)
+    assert seen == {(1, lean_consumer.FETCH_WAIT_MS), (lean_consumer.GATHER_BYTES, 5)}
 
 
 async def test_what_several_brokers_return_is_spread_out_here() -> None:

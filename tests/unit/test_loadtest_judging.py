@@ -89,9 +89,16 @@ def test_other_texts_of_the_same_kind_are_the_same_load() -> None:
 def test_a_run_whose_texts_were_remembered_is_doubted_beside_one_whose_were_not() -> None:
     """It is quicker without the guard being so."""
     before = summary(taken(steady()))
+    (doubt,) = doubts(before | {"recalled_share": 0.0}, before | {"recalled_share": 0.97})
+    assert "remembered 0% and 97% of the texts" in doubt
+
+
+def test_a_run_whose_workers_told_nothing_is_not_said_to_have_remembered_none() -> None:
+    """Without their metrics nobody knows."""
+    before = summary(taken(steady()))
     assert before["recalled_share"] is None
     (doubt,) = doubts(before, before | {"recalled_share": 0.97})
-    assert "remembered 0% and 97% of the texts" in doubt
+    assert "remembered an unknown share and 97% of the texts" in doubt
 
 
 @pytest.mark.parametrize(("loop_ms", "told"), [(13.0, False), (18.0, True)])

@@ -153,6 +153,18 @@ async def test_a_stop_while_priming_halts_the_generators(
     assert "sent=0/5" in halted[0]
 
 
+async def test_what_primed_is_not_counted_in_the_progress_of_the_run(
+    told: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its outcomes would stand beside what the run has sent, which is nothing."""
+    given = running(workload(prime_messages=5))
+    monkeypatch.setattr(Unseeing, "check", lambda seeing: seeing.answered.add(0))
+    await given._prime(tmp_path)
+    assert told == [5]
+    assert "connecting" in given.line()
+    assert "sent=0/3 outcomes=0" in given.line()
+
+
 async def test_a_stop_while_connecting_sends_nothing(told: list[int], tmp_path: Path) -> None:
     """Generators without their input would end before they were done, which is no failure."""
     stopped = running(workload())

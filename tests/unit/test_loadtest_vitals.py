@@ -55,3 +55,10 @@ def test_an_address_that_never_answered_is_named() -> None:
     for triton in ({"t2": {"a": 1.0}}, None):
         watch.samples.append(Vitals(at_ns=0, late_ms=0.0, lag=None, triton=triton, worker=None))
     assert watch.silent == ["t1", "w1"]
+
+
+@pytest.mark.parametrize("given", ["//me:pass@host:1/m", "//me:p/ss@word@host:1/m?token=p@ss"])
+def test_an_address_is_named_without_its_secrets(given: str) -> None:
+    """What is named stands in the summary and in the report."""
+    watch = vitals.Watch(Settings(), triton_urls=(f"http:{given}",), worker_urls=(), pids=dict)
+    assert watch.silent == ["http://host:1/m"]

@@ -6,9 +6,12 @@ from collections.abc import AsyncIterator, MutableMapping, Sequence
 from typing import Any, Self
 
 import pytest
+import stamina
+from aiokafka.errors import KafkaConnectionError, SaslAuthenticationFailed
 from structlog.testing import capture_logs
 
 from pipeline import codec, policy_feed, policy_file, policy_history
+from pipeline.adapters import kafka, kafka_connection
 from pipeline.adapters.kafka import Record, Slice
 from pipeline.health import Health
 from pipeline.policy_feed import PolicyFeed
@@ -109,3 +112,48 @@ async def test_a_file_in_force_is_no_warning(
     """None was activated, the same one was, or the topic is not followed."""
     feed, warnings = await _begun(records, schemas, monkeypatch, follow=follow)
     assert (feed.current().ref.version, warnings) == ("1", [])
+
+
+class _Followed(Exception):
+    """The watch got as far as reading."""
+
+
+class _Consumer:
+    """Connects at the second attempt; the first finds no broker to talk to."""
+
+    starts = 0
+
+    def __init__(self, **_: Any) -> None: ...
+
+    async def start(self) -> None:
+        """Connect, or not."""
+        type(self).starts += 1
+        if self.starts == 1:
+            raise KafkaConnectionError
+
+    async def stop(self) -> None:
+        """Close."""
+
+    def assign(self, _: Any) -> None:
+        """Begin to read."""
+        raise _Followed
+
+
+async def test_a_broker_that_refuses_for_a_while_does_not_end_the_watch(
+    schemas: codec.Schemas, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What ends the watch ends the worker, and its credentials were good when it began."""
+
+    async def refuse(*_: Any, **__: Any) -> None:
+        raise SaslAuthenticationFailed
+
+    feed, _ = await _begun([], schemas, monkeypatch)
+    monkeypatch.setattr(policy_feed, "KafkaReader", kafka.KafkaReader)
+    monkeypatch.setattr(kafka, "AIOKafkaConsumer", _Consumer)
+    monkeypatch.setattr(kafka_connection, "create_conn", refuse)
+    feed._settings = KafkaSettings.model_validate(
+        {"security_protocol": "SASL_PLAINTEXT", "username": "u", "password": "p"}
+    )
+    with stamina.set_testing(True, attempts=2), pytest.raises(_Followed):
+        await feed.watch()
+    assert _Consumer.starts == 2

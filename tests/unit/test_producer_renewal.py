@@ -12,11 +12,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from aiokafka.errors import OutOfOrderSequenceNumber
+from aiokafka.errors import (
+    KafkaConnectionError,
+    OutOfOrderSequenceNumber,
+    SaslAuthenticationFailed,
+)
 
-from pipeline.adapters import kafka
+from pipeline.adapters import kafka, kafka_connection
 from pipeline.adapters.kafka import KafkaPublisher
-from pipeline.errors import Retryable
+from pipeline.errors import DependencyUnavailable, Retryable
 from pipeline.ports import Outgoing
 from pipeline.settings import KafkaSettings
 
@@ -125,3 +129,27 @@ async def test_everybody_hears_and_no_batch_is_overtaken(
     assert max(attempts) > 1
     assert set(broker.written[0]) == {2}
     assert broker.written[1] == sorted(broker.written[1])
+
+
+async def test_a_broker_that_refuses_for_a_while_does_not_end_the_worker(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The credentials were good when it started; the new producer is tried again."""
+
+    async def no_connection() -> None:
+        raise KafkaConnectionError
+
+    async def refuse(*_: Any, **__: Any) -> None:
+        raise SaslAuthenticationFailed
+
+    settings = KafkaSettings.model_validate(
+        {"security_protocol": "SASL_PLAINTEXT", "username": "u", "password": "p"}
+    )
+    publisher = KafkaPublisher(settings, max_message_bytes=10**6)
+    fresh = publisher._producer
+    monkeypatch.setattr(fresh, "start", no_connection)
+    monkeypatch.setattr(publisher, "_made", lambda: fresh)
+    monkeypatch.setattr(kafka_connection, "create_conn", refuse)
+    publisher._lost_its_place = True
+    with pytest.raises(DependencyUnavailable, match="refuses the credentials"):
+        await publisher.publish([RECORD])
