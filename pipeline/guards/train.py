@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.nice(options.nice)
     torch.set_num_threads(options.threads)
     try:
-        guard = trained(options)
+        guard = _of_states(options.average) if options.average else trained(options)
         publish.publish(guard, options.data, checkpoint_folder(), options.output)
     except SluiceError as error:
         print(f"error: {error}", flush=True)
@@ -82,6 +82,14 @@ def _run(
     return model
 
 
+def _of_states(states: Sequence[Path]) -> GuardEncoder:
+    """The average of runs that were made before, which may differ in what they learnt from."""
+    members = [GuardEncoder(len(LABELS)) for _ in states]
+    for member, state in zip(members, states, strict=True):
+        member.load_state_dict(torch.load(state, weights_only=True)["model"])
+    return averaged(members)
+
+
 def epoch_rows(rows: Sequence[Example], seed: int, epoch: int) -> list[Example]:
     """One epoch's mixture: public rows, own rows, composed documents."""
     rng = random.Random(f"{seed}/rows/{epoch}")
@@ -119,6 +127,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=Recipe().seed)
     parser.add_argument(
         "--runs", type=int, choices=range(1, 10), default=RUNS, help="weights to average"
+    )
+    parser.add_argument(
+        "--average", type=Path, nargs="+", help="publish the average of states; trains nothing"
     )
     parser.add_argument("--epochs", type=float, default=Recipe().epochs)
     parser.add_argument("--rate", type=float, default=Recipe().rate)
