@@ -82,6 +82,7 @@ class ChainedLog:
         left = events
 
         async def attempt() -> None:
+            """Write what is left; raises why some of it still is."""
             nonlocal left
             left, error = await self._try(left)
             if error is not None:
