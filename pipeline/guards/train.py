@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import pickle
 import random
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -84,10 +85,24 @@ def _run(
 
 def _of_states(states: Sequence[Path]) -> GuardEncoder:
     """The average of runs that were made before, which may differ in what they learnt from."""
-    members = [GuardEncoder(len(LABELS)) for _ in states]
-    for member, state in zip(members, states, strict=True):
-        member.load_state_dict(torch.load(state, weights_only=True)["model"])
-    return averaged(members)
+    return averaged([_finished(state) for state in states])
+
+
+def _finished(state: Path) -> GuardEncoder:
+    """The network of a run that has ended; raises Misconfigured for any other file."""
+    remedy = "Give --average the states of runs that have ended, as --state writes them."
+    model = GuardEncoder(len(LABELS))
+    try:
+        kept = torch.load(state, weights_only=True)
+        model.load_state_dict(kept["model"])
+        finished = kept["finished"]
+    except (OSError, KeyError, TypeError, RuntimeError, pickle.UnpicklingError) as error:
+        raise Misconfigured(
+            f"{state} is no training state ({type(error).__name__})", remedy=remedy
+        ) from error
+    if not finished:
+        raise Misconfigured(f"the run of {state} has not ended", remedy=remedy)
+    return model
 
 
 def epoch_rows(rows: Sequence[Example], seed: int, epoch: int) -> list[Example]:

@@ -14,6 +14,7 @@ pytest.importorskip("torch", reason="the 'train' extra is not installed")
 import torch
 
 from pipeline.guards import fit as loop
+from pipeline.guards import train
 from pipeline.guards.batches import Windower
 from pipeline.guards.contrast import made
 from pipeline.guards.data import LABELS, Example
@@ -89,3 +90,15 @@ def test_a_run_cut_in_the_second_epoch_ends_as_if_it_had_not_been(
     monkeypatch.setattr(loop, "_step", really)
     assert torch.load(state, weights_only=True)["step"] == 4
     assert same(whole, trained(state))
+
+
+@pytest.mark.parametrize("kept", [None, {}, {"finished": False}])
+def test_only_runs_that_have_ended_are_averaged(
+    kept: dict[str, Any] | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No file, another file, or half a run: one line that names it, and nothing is published."""
+    state = tmp_path / "state.pt"
+    if kept is not None:
+        torch.save({"model": GuardEncoder(len(LABELS)).state_dict(), **kept}, state)
+    assert train.main(["--average", str(state), "--nice", "0"]) == 2
+    assert str(state) in capsys.readouterr().out
