@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from pipeline.guards import calibrate, data, measure, quantise, report, robustness
+from pipeline.guards import blind_sets, calibrate, data, measure, quantise, report, robustness
 from pipeline.guards.batches import Windower, batches
 from pipeline.guards.calibrate import Array
 from pipeline.guards.data import LABELS, Example
@@ -120,6 +120,7 @@ def _judge(
         found = measure.logits(weights, shown, windower).astype(np.float64)
         return calibrate.scores(found, scale, bias)
 
+    figures["tables"] |= blind_sets.tables(score, points)
     figures["tables"] |= robustness.tables(score, held, points)
     figures["tables"] |= measure.cyberseceval(folder, weights, windower, (scale, bias), points)
     return figures | {"scale": scale.tolist(), "bias": bias.tolist(), "points": points}
