@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,10 @@ from tokenizers import Tokenizer as _Tokenizer
 from pipeline.errors import Misconfigured
 
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
+
+# Handing a batch to the library's threads costs more than they save where batches are small,
+# and takes cores from the guard where they are large. Workers scale by processes.
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
 class Tokenizer:

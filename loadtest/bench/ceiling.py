@@ -39,8 +39,8 @@ from pipeline.scoring import Guard
 from pipeline.settings import Settings
 
 CONCURRENCIES: Final = (1, 2, 3, 4, 6)
-MESSAGES: Final = 4_000
-"""Several times what a worker holds at once: its first and last moments must not decide."""
+MESSAGES: Final = 12_000
+"""Half a minute: what is sustained counts, not a worker's first second and its last calls."""
 
 _TRIED: Final = 1_000
 """Messages that are enough to find the best concurrency."""
