@@ -18,6 +18,7 @@ _LOOKALIKES: Final = str.maketrans(
     "aeopcyxijshdqwABEKMHOPCTYXIJSaopvikuABEZHIKMNOPTYX",
 )
 """Cyrillic and Greek letters that look Latin (after Unicode's confusables)."""
+_ANY_LOOKALIKE: Final = frozenset(map(chr, _LOOKALIKES))
 _LEET: Final = str.maketrans("013457@$", "oieastas")
 _WORD: Final = re.compile(r"[^\W\d_]+")
 _LATIN: Final = re.compile(r"[A-Za-z]")
@@ -59,13 +60,17 @@ def normalise(text: str) -> str:
     """The plain form; the text itself where nothing is disguised. Raises nothing."""
     if text.isascii():
         return _unleet(_broken(_together(_broken(text))))
-    spaced = _RUN.sub(_words_apart, reveal(text))
-    plain = "".join(_plain(character) for character in spaced)
-    return _unleet(_broken(_together(_broken(_WORD.sub(_one_script, plain)))))
+    shown = reveal(text)
+    spaced = _RUN.sub(_words_apart, shown) if _NOTHING.search(shown) else shown
+    plain = spaced.translate(_PLAIN)
+    latin = plain if _ANY_LOOKALIKE.isdisjoint(plain) else _WORD.sub(_one_script, plain)
+    return _unleet(_broken(_together(_broken(latin))))
 
 
 def reveal(text: str) -> str:
     """The text with what invisible characters spell in it: tags, and runs of selectors."""
+    if text.isascii():
+        return text
     return _SELECTORS.sub(_spelt, text).translate(_TAGS)
 
 
@@ -94,6 +99,22 @@ def _pieces(run: re.Match[str]) -> str:
     return " ".join(word[start : start + size] for start in range(0, len(word), size))
 
 
+class _PlainForms(dict[int, str]):
+    """The plain form of each character that was met, by its code."""
+
+    _MOST: Final = 16_384
+    """Of all that there are: a text of every character must not stay in memory."""
+
+    def __missing__(self, code: int) -> str:
+        if len(self) >= self._MOST:
+            self.clear()
+        self[code] = form = _plain(chr(code))
+        return form
+
+
+_PLAIN: Final = _PlainForms()
+
+
 def _plain(character: str) -> str:
     """Nothing for a format character, the letter for a compatibility letter."""
     kind = unicodedata.category(character)
@@ -116,6 +137,8 @@ def _together(text: str) -> str:
 
 def _unleet(text: str) -> str:
     """Stand-ins between letters become letters; in a text full of them, all do."""
+    if not _INNER.search(text):  # it spans no blank: in no word either
+        return text
     words = text.split()
     plainly = sum(1 for word in words if _INNER.search(word))
     if plainly >= max(_PLAINLY_LEAST, _PLAINLY_SHARE * len(words)):

@@ -30,8 +30,8 @@ from pipeline.windows import Windowed
 Scored = tuple[Judgement, ...] | Rejected | Retryable
 """A message's judgements, one per guard; or why there are none."""
 
-AT_ONCE_CHARS: Final = 4096
-"""So little is tokenised in half a millisecond; another thread would wait longer for its turn."""
+AT_ONCE_CHARS: Final = 16_384
+"""So little takes some three milliseconds; another thread would take longer turns from this one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+import orjson
 from tokenizers import Tokenizer as _Tokenizer
 
 from pipeline.errors import Misconfigured
+from pipeline.remembered_words import RememberedWords, cuts_as_bert
 
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
@@ -34,14 +36,31 @@ class Tokenizer:
         self._tokenizer.no_padding()
         # A special token that a user typed is plain text: nobody forges a border.
         self._tokenizer.encode_special_tokens = True
+        self._words = self._remembered()
         self.special_ids: dict[str, int] = {
             token.content: number
             for number, token in self._tokenizer.get_added_tokens_decoder().items()
             if token.special
         }
 
+    def _remembered(self) -> RememberedWords | None:
+        document = orjson.loads(self._tokenizer.to_str())
+        if not cuts_as_bert(document):
+            return None
+        lowercase = bool(document["normalizer"].get("lowercase"))
+        return RememberedWords(lambda word: self._looked_up([word])[0], lowercase=lowercase)
+
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, without special tokens, never truncated."""
+        if self._words is None:
+            return self._looked_up(texts)
+        found = [self._words.ids(text) for text in texts]
+        left = [text for text, ids in zip(texts, found, strict=True) if ids is None]
+        looked_up = iter(self._looked_up(left) if left else ())
+        return [next(looked_up) if ids is None else ids for ids in found]
+
+    def _looked_up(self, texts: Sequence[str]) -> list[list[int]]:
+        """What the library makes of them."""
         try:
             encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
         except TypeError:  # Rust's strings hold no lone surrogate; one must not cost the batch

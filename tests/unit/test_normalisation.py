@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline import normalisation
 from pipeline.normalisation import normalise
 
 
@@ -106,3 +107,11 @@ def test_hidden_and_endless_words_settle_too(text: str) -> None:
     once = normalise(text)
     assert normalise(once) == once
     assert len(once) <= len(text) + len(text) // 16
+
+
+def test_a_text_of_every_character_does_not_stay_in_memory() -> None:
+    """The plain forms that are remembered are bounded, and right after they were forgotten."""
+    every = "".join(map(chr, range(0x80, 0xD800)))
+    normalise(every)
+    assert len(normalisation._PLAIN) <= normalisation._PlainForms._MOST
+    assert normalise("\N{FULLWIDTH LATIN SMALL LETTER K}ill") == "kill"
