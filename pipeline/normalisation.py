@@ -13,6 +13,8 @@ import re
 import unicodedata
 from typing import Final
 
+from pipeline.spelt_together import SpeltTogether
+
 _LOOKALIKES: Final = str.maketrans(
     "аеорсухіјѕһԁԛԝАВЕКМНОРСТУХІЈЅαορνικυΑΒΕΖΗΙΚΜΝΟΡΤΥΧ",
     "aeopcyxijshdqwABEKMHOPCTYXIJSaopvikuABEZHIKMNOPTYX",
@@ -56,15 +58,25 @@ _RUN_TOGETHER: Final = re.compile(
 _PIECE: Final = 32
 
 
-def normalise(text: str) -> str:
-    """The plain form; the text itself where nothing is disguised. Raises nothing."""
+def normalise(text: str, words: SpeltTogether | None = None) -> str:
+    """The plain form; the text itself where nothing is disguised. Raises nothing.
+
+    With `words`, what was written without blanks gets some.
+    """
     if text.isascii():
-        return _unleet(_broken(_together(_broken(text))))
+        return _legible(text, words)
     shown = reveal(text)
     spaced = _RUN.sub(_words_apart, shown) if _NOTHING.search(shown) else shown
     plain = spaced.translate(_PLAIN)
     latin = plain if _ANY_LOOKALIKE.isdisjoint(plain) else _WORD.sub(_one_script, plain)
-    return _unleet(_broken(_together(_broken(latin))))
+    return _legible(latin, words)
+
+
+def _legible(text: str, words: SpeltTogether | None) -> str:
+    """In words of letters; told apart first, and once more when stand-ins are letters."""
+    apart = words.apart(text) if words else text
+    plain = _unleet(_broken(_together(_broken(apart))))
+    return words.apart(plain) if words and plain != apart else plain
 
 
 def reveal(text: str) -> str:

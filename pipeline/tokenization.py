@@ -13,6 +13,7 @@ from tokenizers import Tokenizer as _Tokenizer
 
 from pipeline.errors import Misconfigured
 from pipeline.remembered_words import RememberedWords, cuts_as_bert
+from pipeline.spelt_together import SpeltTogether
 
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
@@ -37,6 +38,7 @@ class Tokenizer:
         # A special token that a user typed is plain text: nobody forges a border.
         self._tokenizer.encode_special_tokens = True
         self._words = self._remembered()
+        self.spelt_together = self._told_apart()
         self.special_ids: dict[str, int] = {
             token.content: number
             for number, token in self._tokenizer.get_added_tokens_decoder().items()
@@ -49,6 +51,13 @@ class Tokenizer:
             return None
         lowercase = bool(document["normalizer"].get("lowercase"))
         return RememberedWords(lambda word: self._looked_up([word])[0], lowercase=lowercase)
+
+    def _told_apart(self) -> SpeltTogether | None:
+        """By a BERT vocabulary, which goes by frequency."""
+        if self._words is None:
+            return None
+        ranks = self._tokenizer.get_vocab(with_added_tokens=False)
+        return SpeltTogether(sorted(ranks, key=ranks.__getitem__))
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, without special tokens, never truncated."""

@@ -62,7 +62,8 @@ def _add_plain(
     max_windows: int,
 ) -> None:
     """Let each disguised text's plain form be judged with it."""
-    plain = [(index, normalise(message.text)) for index, message in enumerate(messages)]
+    words = tokenizer.spelt_together
+    plain = [(index, normalise(message.text, words)) for index, message in enumerate(messages)]
     changed = [(index, text) for index, text in plain if text != messages[index].text]
     others = [replace(messages[index], text=text) for index, text in changed]
     for (index, _), other in zip(

@@ -19,6 +19,7 @@ from pipeline.guards.batches import Windower, batches
 from pipeline.guards.calibrate import Array
 from pipeline.guards.data import LABELS, Example
 from pipeline.guards.encoder import GuardEncoder
+from pipeline.spelt_together import SpeltTogether
 
 SAMPLE_ROWS = 1024
 SAMPLE_TOKENS = 64
@@ -95,13 +96,19 @@ def publish(model: GuardEncoder, folder: Path, start: Path, output: Path) -> Non
         chosen = measure.choose(compared)
         weights = output / "1" / "model.onnx"
         weights.write_bytes(made[chosen].read_bytes())
-    figures = _judge(weights, rows, windower, folder)
+    vocabulary = tokenizer.document["model"]["vocab"]
+    words = SpeltTogether(sorted(vocabulary, key=vocabulary.__getitem__))
+    figures = _judge(weights, rows, windower, folder, words)
     figures |= {"forms": compared, "chosen": chosen}
     _write(output, figures, windower)
 
 
 def _judge(
-    weights: Path, rows: Sequence[Example], windower: Windower, folder: Path
+    weights: Path,
+    rows: Sequence[Example],
+    windower: Windower,
+    folder: Path,
+    words: SpeltTogether,
 ) -> dict[str, Any]:
     """Calibrate the shipped graph and measure it on the other half of dev."""
     logits = measure.logits(weights, rows, windower).astype(np.float64)
@@ -121,7 +128,7 @@ def _judge(
         return calibrate.scores(found, scale, bias)
 
     figures["tables"] |= blind_sets.tables(score, points)
-    figures["tables"] |= robustness.tables(score, held, points)
+    figures["tables"] |= robustness.tables(score, held, points, words)
     figures["tables"] |= measure.cyberseceval(folder, weights, windower, (scale, bias), points)
     return figures | {"scale": scale.tolist(), "bias": bias.tolist(), "points": points}
 

@@ -13,6 +13,7 @@ from pipeline.guards import contrast, grown
 from pipeline.guards.calibrate import Array
 from pipeline.guards.data import PLACE, Example
 from pipeline.normalisation import normalise
+from pipeline.spelt_together import SpeltTogether
 
 ROWS = 40
 LONGEST_CHARACTERS = 300
@@ -25,11 +26,13 @@ Points = Mapping[str, Mapping[str, float]]
 Disguise = Callable[[str, random.Random], str]
 
 
-def tables(score: Score, dev: Sequence[Example], points: Points) -> dict[str, list[dict[str, Any]]]:
+def tables(
+    score: Score, dev: Sequence[Example], points: Points, words: SpeltTogether
+) -> dict[str, list[dict[str, Any]]]:
     """Both tables; `score` gives calibrated scores [rows, labels]."""
     return {
         "Own phrases never trained on, share flagged": held(score, points),
-        "Evasion, share flagged at balanced": evasion(score, dev, points),
+        "Evasion, share flagged at balanced": evasion(score, dev, points, words),
     }
 
 
@@ -50,7 +53,9 @@ def held(score: Score, points: Points) -> list[dict[str, Any]]:
     return table
 
 
-def evasion(score: Score, dev: Sequence[Example], points: Points) -> list[dict[str, Any]]:
+def evasion(
+    score: Score, dev: Sequence[Example], points: Points, words: SpeltTogether
+) -> list[dict[str, Any]]:
     """Each disguise over harmful requests, attacks and harmless texts."""
     groups = {
         "harmful": (_picked(dev, "unsafe", 1.0), "unsafe"),
@@ -66,9 +71,8 @@ def evasion(score: Score, dev: Sequence[Example], points: Points) -> list[dict[s
             rng = random.Random(f"{name}/{group}")
             shown = [replace(row, text=disguise(row.text, rng)) for row in rows]
             values = score(shown)[:, PLACE[label]]
-            plain = score([replace(row, text=normalise(row.text)) for row in shown])[
-                :, PLACE[label]
-            ]
+            undone = [replace(row, text=normalise(row.text, words)) for row in shown]
+            plain = score(undone)[:, PLACE[label]]
             cut = points["balanced"][label]
             found[f"{group} (n={len(rows)}), as it came"] = float(np.mean(values >= cut))
             found[f"{group}, both forms"] = float(np.mean(np.maximum(values, plain) >= cut))
