@@ -23,7 +23,10 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
 class Tokenizer:
-    """A guard's own tokenizer; safe to call from a worker thread (Rust, no GIL)."""
+    """A guard's own tokenizer; safe to call from several threads.
+
+    `spelt_together` tells words apart by the vocabulary, where that goes by frequency.
+    """
 
     def __init__(self, path: Path) -> None:
         try:
@@ -53,9 +56,9 @@ class Tokenizer:
         return RememberedWords(lambda word: self._looked_up([word])[0], lowercase=lowercase)
 
     def _told_apart(self) -> SpeltTogether | None:
-        """By a BERT vocabulary, which goes by frequency."""
         if self._words is None:
             return None
+        # A BERT vocabulary begins with the most frequent words.
         ranks = self._tokenizer.get_vocab(with_added_tokens=False)
         return SpeltTogether(sorted(ranks, key=ranks.__getitem__))
 

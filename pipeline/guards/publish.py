@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
+from pipeline import tokenization as served
 from pipeline.guards import blind_sets, calibrate, data, measure, quantise, report, robustness
 from pipeline.guards.batches import Windower, batches
 from pipeline.guards.calibrate import Array
 from pipeline.guards.data import LABELS, Example
 from pipeline.guards.encoder import GuardEncoder
-from pipeline.spelt_together import SpeltTogether
 
 SAMPLE_ROWS = 1024
 SAMPLE_TOKENS = 64
@@ -96,19 +96,13 @@ def publish(model: GuardEncoder, folder: Path, start: Path, output: Path) -> Non
         chosen = measure.choose(compared)
         weights = output / "1" / "model.onnx"
         weights.write_bytes(made[chosen].read_bytes())
-    vocabulary = tokenizer.document["model"]["vocab"]
-    words = SpeltTogether(sorted(vocabulary, key=vocabulary.__getitem__))
-    figures = _judge(weights, rows, windower, folder, words)
+    figures = _judge(weights, rows, windower, folder)
     figures |= {"forms": compared, "chosen": chosen}
     _write(output, figures, windower)
 
 
 def _judge(
-    weights: Path,
-    rows: Sequence[Example],
-    windower: Windower,
-    folder: Path,
-    words: SpeltTogether,
+    weights: Path, rows: Sequence[Example], windower: Windower, folder: Path
 ) -> dict[str, Any]:
     """Calibrate the shipped graph and measure it on the other half of dev."""
     logits = measure.logits(weights, rows, windower).astype(np.float64)
@@ -128,6 +122,7 @@ def _judge(
         return calibrate.scores(found, scale, bias)
 
     figures["tables"] |= blind_sets.tables(score, points)
+    words = served.Tokenizer(weights.parents[1] / "tokenizer.json").spelt_together
     figures["tables"] |= robustness.tables(score, held, points, words)
     figures["tables"] |= measure.cyberseceval(folder, weights, windower, (scale, bias), points)
     return figures | {"scale": scale.tolist(), "bias": bias.tolist(), "points": points}

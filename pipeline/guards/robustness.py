@@ -27,7 +27,7 @@ Disguise = Callable[[str, random.Random], str]
 
 
 def tables(
-    score: Score, dev: Sequence[Example], points: Points, words: SpeltTogether
+    score: Score, dev: Sequence[Example], points: Points, words: SpeltTogether | None
 ) -> dict[str, list[dict[str, Any]]]:
     """Both tables; `score` gives calibrated scores [rows, labels]."""
     return {
@@ -54,7 +54,7 @@ def held(score: Score, points: Points) -> list[dict[str, Any]]:
 
 
 def evasion(
-    score: Score, dev: Sequence[Example], points: Points, words: SpeltTogether
+    score: Score, dev: Sequence[Example], points: Points, words: SpeltTogether | None
 ) -> list[dict[str, Any]]:
     """Each disguise over harmful requests, attacks and harmless texts."""
     groups = {
