@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -114,7 +115,7 @@ def test_padding_and_neighbours_do_not_change_an_answer(loaded: Any) -> None:
             assert torch.allclose(together[row], alone[0], atol=1e-4)
 
 
-def test_a_tokenizer_that_splits_the_answer_is_refused(loaded: Any) -> None:
+def test_a_tokenizer_that_splits_the_answer_is_refused(tmp_path: Path) -> None:
     """`S10` must not become `1` and `0`: one position could not tell it from S1."""
     from tokenizers import Tokenizer as Raw
     from tokenizers import models, pre_tokenizers
@@ -126,10 +127,9 @@ def test_a_tokenizer_that_splits_the_answer_is_refused(loaded: Any) -> None:
     letters = {character: n for n, character in enumerate("abcdefghijklmnopqrstuvwxyzS0123456789")}
     raw = Raw(models.BPE(vocab=letters, merges=[]))
     raw.pre_tokenizer = pre_tokenizers.Whitespace()
-    split = object.__new__(Tokenizer)
-    split._tokenizer = raw
+    raw.save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(Misconfigured, match="as one token"):
-        prefill.answers(split, "unsafe\nS", CODES)
+        prefill.answers(Tokenizer(tmp_path / "tokenizer.json"), "unsafe\nS", CODES)
 
 
 def _card(made: Made, recipe: Any) -> cards.Card:
