@@ -129,7 +129,7 @@ def plot(found: Mapping[str, Any], path: Path) -> None:
             key = "per_s" if x == "workers" else "cpu_us"
             axes.plot([r[x] for r in rows], [r[key] for r in rows], "o-", color="#3b7dd8")
             axes.set(xlabel=label, ylabel="messages/s" if key == "per_s" else "µs CPU a message")
-            axes.set_ylim(bottom=0)
+            axes.set_ylim(0, 1.08 * max(r[key] for r in rows))
             axes.grid(visible=True, linewidth=0.4)
         left.set_xticks([row["workers"] for row in found["workers"]])
         figure.savefig(path, format="svg", transparent=True, metadata={"Date": None})
