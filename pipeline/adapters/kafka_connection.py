@@ -74,6 +74,9 @@ async def connected(
     try:
         async with asyncio.timeout(_CONNECTED_WITHIN_S):
             await start()
+    except asyncio.CancelledError:
+        await stop()  # else its sockets and tasks stay until they are collected
+        raise
     except (KafkaError, TimeoutError, OSError) as error:
         await stop()
         reason = await _reason(settings) if isinstance(error, KafkaConnectionError) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from pathlib import Path
 from typing import Any
@@ -157,3 +158,24 @@ async def test_what_this_user_may_not_ask_is_a_person_s_to_grant(admin: type[_Ad
     with pytest.raises(Misconfigured, match=r"refuses this user \(TopicAuthorizationFailed"):
         async with open_admin(PLAIN):
             raise TopicAuthorizationFailedError
+
+
+async def test_who_gives_up_while_it_connects_leaves_nothing_open() -> None:
+    """A client half started holds a socket and tasks until it is collected."""
+    began, stopped = asyncio.Event(), asyncio.Event()
+
+    async def start() -> None:
+        """A broker that takes the connection and says nothing."""
+        began.set()
+        await asyncio.sleep(60)
+
+    async def stop() -> None:
+        """Note it."""
+        stopped.set()
+
+    connecting = asyncio.create_task(connected(start, stop, PLAIN))
+    await began.wait()
+    connecting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await connecting
+    assert stopped.is_set()
