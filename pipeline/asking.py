@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from pipeline import metrics
 from pipeline.batching import Call, Pool, Row, halves
+from pipeline.call_size import CallSize
 from pipeline.errors import Reason, Rejected, Retryable
 from pipeline.guards.cards import Card
 from pipeline.ports import Classifier, Clock, Inference
@@ -25,12 +26,17 @@ from pipeline.windows import Windowed
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallLimits:
-    """Bounds of one guard call, of one message, and of calls in flight."""
+    """Bounds of one guard call, of one message, and of calls in flight.
+
+    A call holds at most `max_tokens` padded tokens, or up to `quick_max_tokens` while the
+    guard answers quickly.
+    """
 
     max_rows: int
     max_tokens: int
     max_windows: int
     in_flight: int
+    quick_max_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +79,7 @@ class GuardQueue:
         self._pool: Pool[_Waiting] = Pool(
             buckets=card.buckets, max_rows=limits.max_rows, max_tokens=limits.max_tokens
         )
+        self._size = CallSize(least=limits.max_tokens, most=limits.quick_max_tokens)
         self._free = limits.in_flight
         self._under_way: set[asyncio.Task[None]] = set()
 
@@ -138,6 +145,8 @@ class GuardQueue:
             left, right = halves(call)
             return [*await self._said(left), *await self._said(right)]
         self._versions[self._card.name] = inference.version
+        self._size.answered(len(call.rows) * call.length, inference.elapsed_s)
+        self._pool.max_tokens = self._size.tokens
         metrics.CALL_ROWS.observe(len(call.rows))
         metrics.STAGE_SECONDS.labels("infer").observe(inference.elapsed_s)
         return _read(self._card, inference, len(call.rows), started_s)

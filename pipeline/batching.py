@@ -53,9 +53,10 @@ class Pool(Generic[Item]):
     """
 
     def __init__(self, *, buckets: Sequence[int], max_rows: int, max_tokens: int) -> None:
-        """`buckets` ascend."""
+        """`buckets` ascend. `max_tokens` may be set anew: it counts from the next call on."""
         self._buckets = tuple(buckets)
-        self._rows = {bucket: min(max_rows, max(1, max_tokens // bucket)) for bucket in buckets}
+        self._max_rows = max_rows
+        self.max_tokens = max_tokens
         self._heaps: dict[int, list[tuple[int, int, Item]]] = {bucket: [] for bucket in buckets}
         # Length and time of coming of those that wait, oldest first; heaps may hold others still.
         self._waiting: dict[Item, tuple[int, float]] = {}
@@ -96,7 +97,8 @@ class Pool(Generic[Item]):
         """A call of this window and of those of its bucket that are the smallest texts'."""
         longest, _ = self._waiting.pop(first)
         bucket, rows = self._bucket(longest), [first]
-        while len(rows) < self._rows[bucket] and (heap := self._pruned(bucket)):
+        most = min(self._max_rows, self.max_tokens // bucket)
+        while len(rows) < most and (heap := self._pruned(bucket)):
             item = heappop(heap)[2]
             rows.append(item)
             longest = max(longest, self._waiting.pop(item)[0])

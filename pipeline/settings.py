@@ -161,9 +161,14 @@ class GuardSettings(_Section):
     first: Name | None = Field(
         None, description="a cheap guard that settles clear windows; the rest go on to `names`"
     )
-    max_rows: Annotated[int, Field(gt=0, le=1024)] = 32
+    max_rows: Annotated[int, Field(gt=0, le=1024)] = 64
     max_tokens: PositiveInt = Field(
-        1024, description="padded tokens in one call; more suits a GPU, less lets short texts pass"
+        1024, description="padded tokens in one call; less lets short texts pass"
+    )
+    quick_max_tokens: PositiveInt = Field(
+        8192,
+        description="the same while full calls are back within 20 ms, as from a GPU;"
+        " at most max_tokens: a call never grows",
     )
     max_windows: PositiveInt = 128
     calls_in_flight: PositiveInt = 3

@@ -136,6 +136,7 @@ def scorer(
     limits = CallLimits(
         max_rows=bounds.max_rows,
         max_tokens=bounds.max_tokens,
+        quick_max_tokens=bounds.quick_max_tokens,
         max_windows=bounds.max_windows,
         in_flight=bounds.calls_in_flight,
     )

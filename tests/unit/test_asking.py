@@ -27,6 +27,7 @@ class Gated:
     calls: list[list[tuple[int, ...]]] = field(default_factory=list)
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     error: Exception | None = None
+    elapsed_s: float = 0.01
     at_once: int = 0
     most_at_once: int = 0
 
@@ -41,7 +42,7 @@ class Gated:
         self.at_once -= 1
         if self.error:
             raise self.error
-        return Inference(logits=by_words(rows), version="7", elapsed_s=0.01)
+        return Inference(logits=by_words(rows), version="7", elapsed_s=self.elapsed_s)
 
 
 def text(*windows: Sequence[int]) -> Windowed:
@@ -82,6 +83,26 @@ async def test_what_gathers_while_a_call_is_under_way_shares_the_next(guard: Gua
     assert classifier.calls[1:] == [[tuple(B), tuple(C)]]
     assert [set(each) for each in answers] == [{Row(request=0, window=0)}] * 3
     assert versions == {guard.card.name: "7"}
+
+
+async def test_calls_grow_while_the_guard_answers_quickly_and_shrink_when_it_does_not(
+    guard: Guard,
+) -> None:
+    """From one window of the longest bucket to as many as are allowed, and back."""
+    classifier = Gated()
+    classifier.gate.set()
+    longest = guard.card.buckets[-1]
+    limits = CallLimits(
+        max_rows=4, max_tokens=longest, quick_max_tokens=4 * longest, max_windows=99, in_flight=1
+    )
+    asked = GuardQueue(guard.card, classifier, limits, FakeClock(), {})
+    full = [WORD_IDS["fine"]] * longest
+    await asked.ask([text(*[full] * 11)])
+    assert [len(call) for call in classifier.calls] == [1, 2, 4, 4]
+    classifier.calls.clear()
+    classifier.elapsed_s = 1.0
+    await asked.ask([text(*[full] * 8)])
+    assert [len(call) for call in classifier.calls] == [4, 2, 1, 1]
 
 
 async def test_no_more_calls_than_allowed_are_under_way(guard: Guard) -> None:
