@@ -32,11 +32,8 @@ class SluiceApp(faust.App):  # type: ignore[misc]  # faust has no complete types
     _draining: asyncio.Task[None] | None = None
 
     def on_rebalance_start(self) -> None:
-        """Start draining; runs in the consumer's thread, the only early notice."""
+        """Start draining: the only early notice."""
         super().on_rebalance_start()
-        self.loop.call_soon_threadsafe(self._begin_drain)
-
-    def _begin_drain(self) -> None:
         self.health.set("partitions", ok=False, detail="rebalancing")
         self._draining = asyncio.ensure_future(self.flow.drain())
 

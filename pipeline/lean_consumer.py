@@ -11,9 +11,7 @@ much is paused until the agent has taken most of it. What one fetch returned
 always fits, so that a channel exceeds its bytes by one fetch a partition.
 
 Where every partition is paused, Faust sleeps a second before it looks again;
-here it is 10 ms. A fetch may wait for new messages 1.5 s in Faust, during which
-a partition that was resumed gets none, because a broker serves one fetch at a
-time; here 100 ms.
+here it is 10 ms.
 
 A look for new messages, and the batches it brings, cost what some dozen messages
 do. Where messages are rare each is looked for at once; where they are many, looks
@@ -30,14 +28,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from typing import Any, Final
 from weakref import WeakSet
 
 from faust.transport.drivers import TRANSPORTS
-from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, Transport
+from faust.transport.drivers.aiokafka import Consumer, Transport
 from faust.types.tuples import TP
 
+from pipeline.lean_client import LeanClient
 from pipeline.pace import Pace
 
 SCHEME: Final = "sluice"
@@ -49,9 +48,6 @@ BUSY_LOOK_EVERY_S: Final = 0.016
 BUSY_MESSAGES: Final = 32
 """So many fetched and not acknowledged are more than a round trip's worth."""
 LOOKS_AHEAD_S: Final = 0.112
-FETCH_WAIT_MS: Final = 100
-GATHER_BYTES: Final = 32 * 1024
-"""A broker that holds this much answers without gathering more."""
 SEVERAL_BROKERS_S: Final = 2 * BUSY_LOOK_EVERY_S
 """So far ahead is who hears from several brokers, each at its own times, or gets much at once."""
 BUFFER_BYTES: Final = 32 * 1024 * 1024
@@ -106,73 +102,6 @@ class Fetched:
             self._consumer.unacked.discard(self)
 
 
-class LeanThread(AIOKafkaConsumerThread):  # type: ignore[misc]  # faust has no complete types
-    """The thread that fetches; a fetch that finds nothing ends in time."""
-
-    def _create_worker_consumer(self, transport: Any) -> Any:
-        """Faust's client, which is not started yet, with a shorter long poll."""
-        client = super()._create_worker_consumer(transport)
-        client._fetch_max_wait_ms = FETCH_WAIT_MS
-        return client
-
-    async def seek_to_committed(self) -> Mapping[Any, int]:
-        """Go to where the group goes on in each partition; the offsets, none of them None.
-
-        aiokafka leaves a partition without a commit, or with one at 0, where the last fetch
-        ended. A fetch that a rebalance overtook may have moved it, and what that returned
-        was let go of: it would never be judged, and the next commit would pass it.
-        """
-        offsets: Mapping[Any, int] = await self.call_thread(self._go_back)
-        return offsets
-
-    async def _go_back(self) -> Mapping[Any, int]:
-        client = self._ensure_consumer()
-        committed: Mapping[Any, int] = await client.seek_to_committed()
-        begun = await self._begin([tp for tp, offset in committed.items() if offset is None])
-        offsets = {**committed, **begun}
-        for tp, offset in offsets.items():
-            if not committed[tp]:
-                client.seek(tp, offset)
-        return offsets
-
-    async def _begin(self, unknown: Sequence[Any]) -> dict[Any, int]:
-        """Where to begin in partitions that the group never committed.
-
-        Committed at once: a crash or a rebalance before the first acknowledgement
-        must not begin later, as the end of the log does.
-        """
-        if not unknown:
-            return {}
-        client = self._ensure_consumer()
-        at_end = self.app.conf.consumer_auto_offset_reset == "latest"
-        starts = await (client.end_offsets if at_end else client.beginning_offsets)(unknown)
-        try:
-            await client.commit(starts)
-        except Exception as error:  # whatever the client says: the next assignment commits it
-            self.log.warning("cannot commit where partitions begin: %r", error)
-        return dict(starts)
-
-    def gather(self, for_s: float) -> None:
-        """How long the next fetches let messages gather; 0 to have the first at once."""
-        fetcher = self._ensure_consumer()._fetcher
-        wait_ms = round(1000 * for_s)
-        least_bytes, wait_ms = (GATHER_BYTES, wait_ms) if wait_ms else (1, FETCH_WAIT_MS)
-        # No call between the two, at which threads switch: the other one must not see many
-        # bytes with the long wait, or messages would lie at the broker for all of it.
-        fetcher._fetch_min_bytes = least_bytes
-        fetcher._fetch_max_wait_ms = wait_ms
-
-    def looked(self) -> None:
-        """Tell the client that we looked for messages although we asked for none.
-
-        A client whose partitions are all paused sees no fetch. After
-        `max.poll.interval` (KIP-62) it leaves the group, and it waits for a fetch before
-        it joins again, for which we would wait until it has joined.
-        """
-        with self._ensure_consumer()._subscription.fetch_context():
-            pass
-
-
 class LeanConsumer(Consumer):  # type: ignore[misc]
     """A consumer that hands over and commits many messages at a time."""
 
@@ -182,8 +111,8 @@ class LeanConsumer(Consumer):  # type: ignore[misc]
         super().__init__(*args, **options)
         self._pace = Pace(ahead_s=LOOKS_AHEAD_S)
 
-    def _new_consumer_thread(self) -> LeanThread:
-        return LeanThread(self, loop=self.loop, beacon=self.beacon)
+    def _new_consumer_thread(self) -> LeanClient:
+        return LeanClient(self)
 
     # Fetch -------------------------------------------------------------------
 

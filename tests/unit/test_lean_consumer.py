@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 import math
-import sys
 import time
 from collections import defaultdict, deque
 from types import SimpleNamespace
@@ -19,9 +18,11 @@ from faust.transport.consumer import Consumer as BaseConsumer
 from faust.transport.drivers import by_url
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
 from faust.types.tuples import TP
+from mode.threads import QueueServiceThread, ServiceThread
 
-from pipeline import lean_consumer
-from pipeline.lean_consumer import Fetched, LeanConsumer, LeanThread, LeanTransport
+from pipeline import lean_client, lean_consumer
+from pipeline.lean_client import LeanClient
+from pipeline.lean_consumer import Fetched, LeanConsumer, LeanTransport
 from pipeline.pace import Pace
 
 WRITTEN_AGAINST = {
@@ -41,6 +42,17 @@ WRITTEN_AGAINST = {
     BaseConsumer.on_buffer_drop: "4b57e8a418d5ad9c",
     AIOKafkaConsumerThread._create_worker_consumer: "c2701bfc3e6f6cad",
     AIOKafkaConsumerThread.seek_to_committed: "775ab0adc4b052ab",
+    AIOKafkaConsumerThread.getmany: "26fc5fc9f3b667e1",
+    AIOKafkaConsumerThread._fetch_records: "39a2c6c79fc1455a",
+    AIOKafkaConsumerThread.on_start: "38b4e8bd1e10723a",
+    AIOKafkaConsumerThread.on_thread_stop: "8dfc004e258b6c25",
+    ServiceThread.__init__: "82979878990cdff5",
+    ServiceThread.start: "f11841038a033a05",
+    ServiceThread.stop: "32d026539c3665b2",
+    ServiceThread._serve: "67809eae09573ac7",
+    ServiceThread._shutdown_thread: "d7377862e73421a2",
+    ServiceThread._gather_remaining_tasks: "6f65b92dd1012485",
+    QueueServiceThread.call_thread: "479edda75b54734b",
     Fetcher._get_actions_per_node: "1dab2cf937d165d0",
     BaseConsumer.perform_seek: "0e8c130ff4b0afd8",
     AIOKafkaConsumer.seek_to_committed: "f6cd85c8b70a4ccf",
@@ -69,7 +81,7 @@ class _Queue:
 
 
 class _Consumer(LeanConsumer):
-    """A lean consumer around scripted fetches, without a broker or a thread."""
+    """A lean consumer around scripted fetches, without a broker."""
 
     should_stop = False
 
@@ -152,17 +164,16 @@ async def test_messages_gather_once_they_come_often_and_longer_where_much_is_und
     assert consumer.gathers[-1] == lean_consumer.BUSY_LOOK_EVERY_S
 
 
-@pytest.mark.parametrize("for_s", [lean_consumer.LOOK_EVERY_S, 0.0])
-def test_no_fetch_waits_long_for_many_bytes(for_s: float) -> None:
-    """The fetcher reads both in a thread of its own, which may run at any call made here."""
-    fetcher = SimpleNamespace(_fetch_min_bytes=1, _fetch_max_wait_ms=lean_consumer.FETCH_WAIT_MS)
-    thread = SimpleNamespace(_ensure_consumer=lambda: SimpleNamespace(_fetcher=fetcher))
-    LeanThread.gather(thread, lean_consumer.LOOK_EVERY_S - for_s)
-    seen: set[tuple[int, int]] = set()
-    sys.setprofile(lambda *_: seen.add((fetcher._fetch_min_bytes, fetcher._fetch_max_wait_ms)))
-    LeanThread.gather(thread, for_s)
-    sys.setprofile(None)
-    assert seen == {(1, lean_consumer.FETCH_WAIT_MS), (lean_consumer.GATHER_BYTES, 5)}
+@pytest.mark.parametrize(
+    ("for_s", "fetch"),
+    [(0.005, (lean_client.GATHER_BYTES, 5)), (0.0, (1, lean_client.FETCH_WAIT_MS))],
+)
+def test_no_fetch_waits_long_for_many_bytes(for_s: float, fetch: tuple[int, int]) -> None:
+    """Messages gather for a few milliseconds, or the first ends the wait."""
+    fetcher = SimpleNamespace(_fetch_min_bytes=7, _fetch_max_wait_ms=7)
+    client = SimpleNamespace(_ensure_consumer=lambda: SimpleNamespace(_fetcher=fetcher))
+    LeanClient.gather(client, for_s)
+    assert (fetcher._fetch_min_bytes, fetcher._fetch_max_wait_ms) == fetch
 
 
 async def test_what_several_brokers_return_is_spread_out_here() -> None:
@@ -218,8 +229,8 @@ class _Client:
         self.at[tp] = offset
 
 
-class _Thread(LeanThread):
-    """The fetching thread without being one."""
+class _Lean(LeanClient):
+    """The client's seeking, without a broker."""
 
     def __init__(self, client: _Client, start_from: str) -> None:
         self.client = client
@@ -242,7 +253,7 @@ async def test_every_partition_is_read_from_where_the_group_goes_on(
     """Also where nothing was committed, or 0: what a rebalance let go of is read again."""
     three = TP("prompts", 2)
     client = _Client({ONE: 5, TWO: 0, three: None})
-    found = await _Thread(client, start_from).seek_to_committed()
+    found = await _Lean(client, start_from).seek_to_committed()
     assert client.at == found == {ONE: 5, TWO: 0, three: begins}
     assert client.commits == [{three: begins}]
 
@@ -250,7 +261,7 @@ async def test_every_partition_is_read_from_where_the_group_goes_on(
 async def test_a_beginning_that_cannot_be_committed_is_read_from_all_the_same() -> None:
     """A rebalance may refuse the commit; it seeks again."""
     client = _Client({ONE: None}, fails=True)
-    assert await _Thread(client, "earliest").seek_to_committed() == {ONE: 3}
+    assert await _Lean(client, "earliest").seek_to_committed() == {ONE: 3}
     assert client.at == {ONE: 3}
 
 
