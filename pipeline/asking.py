@@ -13,7 +13,7 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from msgspec import Struct
 
 from pipeline import metrics
 from pipeline.batching import Call, Pool, Row, halves
@@ -39,15 +39,14 @@ class CallLimits:
     quick_max_tokens: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class Answer(Struct, frozen=True, kw_only=True):
     """What one row of a call came back with, and the card of the guard that judged it.
 
-    `scores` are calibrated, by the card's labels.
+    `scores` are calibrated, by the card's labels; float32 in worth.
     """
 
     card: Card
-    scores: NDArray[np.float32]
+    scores: Sequence[float]
     version: str
     call_rows: int
     started_s: float
@@ -170,8 +169,7 @@ class _Asker:
             self.done.set_exception(error)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Waiting:
+class _Waiting(Struct, frozen=True, eq=False):
     """One window in the pool; each is its own, however equal their tokens."""
 
     asker: _Asker
@@ -197,9 +195,9 @@ def _read(card: Card, inference: Inference, rows: int, started_s: float) -> list
             remedy=f"It must be ({rows}, {len(card.classes)}): check the served model",
         )
         return [fault] * rows
-    scores = card.scores(inference.logits)
+    scores = card.scores(inference.logits).tolist()
     _report_health(card, inference)
-    finite = np.isfinite(inference.logits).all(axis=1)
+    finite = np.isfinite(inference.logits).all(axis=1).tolist()
     return [
         Answer(
             card=card,
@@ -210,7 +208,7 @@ def _read(card: Card, inference: Inference, rows: int, started_s: float) -> list
             elapsed_s=inference.elapsed_s,
         )
         if finite[index]
-        else _not_a_number(card, every=not finite.any())
+        else _not_a_number(card, every=not any(finite))
         for index in range(rows)
     ]
 

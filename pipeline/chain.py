@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from msgspec import Struct
+
 from pipeline.events import ChainLink
 
 NOWHERE: Final = -1
@@ -27,8 +29,7 @@ class ChainState(StrEnum):
     BROKEN = "broken"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tip:
+class Tip(Struct, frozen=True, kw_only=True):
     """The last event of a chain: its sequence and the SHA-256 of its Avro body."""
 
     sequence: int = NOWHERE

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from pipeline.errors import DeadLetterLimit
 from pipeline.events import DeadLetter

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from msgspec import structs
+
 from pipeline import headers
 from pipeline.errors import Misconfigured, Reason
 from pipeline.events import DeadLetter, Position
@@ -54,7 +56,7 @@ class Found:
 
     def without_value(self) -> Found:
         """The same without its bytes, so that a long list of them stays small."""
-        return replace(self, letter=replace(self.letter, value=None))
+        return replace(self, letter=structs.replace(self.letter, value=None))
 
 
 def found(

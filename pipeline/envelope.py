@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal
 
 import orjson
+from msgspec.structs import replace
 from opentelemetry import propagate
 
 from pipeline import codec, headers

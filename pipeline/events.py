@@ -1,12 +1,17 @@
-"""The records that cross topics, frozen; and the words they are made of."""
+"""The records that cross topics, frozen; and the words they are made of.
+
+They are msgspec's Structs: a message makes some fifteen, and a frozen dataclass costs three
+times as much to make (1.8 us with 18 fields, 0.6 as a Struct). `msgspec.structs.replace` copies one.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Final, Self
+
+from msgspec import Struct
 
 UNSAFE: Final = "unsafe"
 """The label of the overall hazard score, beside the per-category ones."""
@@ -82,8 +87,7 @@ class Ciphertext(bytes):
         return super().__new__(cls, value)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Position:
+class Position(Struct, frozen=True, kw_only=True):
     """Where an input lies in Kafka; the identity that redelivery cannot change."""
 
     topic: str
@@ -95,8 +99,7 @@ class Position:
         return f"{self.topic}:{self.partition}:{self.offset}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Message:
+class Message(Struct, frozen=True, kw_only=True):
     """A prompt or a completion as published, decoded and checked."""
 
     message_id: str
@@ -111,8 +114,7 @@ class Message:
     sent_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Received:
+class Received(Struct, frozen=True, kw_only=True):
     """A message with its position, arrival time (UTC) and Kafka headers."""
 
     message: Message
@@ -121,8 +123,7 @@ class Received:
     headers: tuple[tuple[str, bytes], ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GuardRef:
+class GuardRef(Struct, frozen=True, kw_only=True):
     """Which guard judged: name, Triton version, digest of weights and card."""
 
     name: str
@@ -130,8 +131,7 @@ class GuardRef:
     digest: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PolicyRef:
+class PolicyRef(Struct, frozen=True, kw_only=True):
     """Which policy decided: id, version and digest of its canonical form."""
 
     id: str
@@ -139,8 +139,7 @@ class PolicyRef:
     digest: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Coverage:
+class Coverage(Struct, frozen=True, kw_only=True):
     """How much of the text the guard saw, in tokens; 0 <= scanned <= total."""
 
     scanned_tokens: int
@@ -152,8 +151,7 @@ class Coverage:
         return self.scanned_tokens >= self.total_tokens
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Judgement:
+class Judgement(Struct, frozen=True, kw_only=True):
     """One guard's scores for one message, each in 0..1, by category."""
 
     guard: GuardRef
@@ -166,8 +164,7 @@ class Judgement:
     inference_s: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Flagged:
+class Flagged(Struct, frozen=True, kw_only=True):
     """A category whose score crossed a threshold, and what that asked for."""
 
     category: str
@@ -177,8 +174,7 @@ class Flagged:
     origin: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class Verdict(Struct, frozen=True, kw_only=True):
     """What applications act on: one per input, the same id at every redelivery."""
 
     verdict_id: str
@@ -201,8 +197,7 @@ class Verdict:
     source: Position
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChainLink:
+class ChainLink(Struct, frozen=True, kw_only=True):
     """An audit event's place in its writer's hash chain.
 
     `previous` is the SHA-256 of the Avro body of the event before it; empty
@@ -214,8 +209,7 @@ class ChainLink:
     previous: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AuditEvent:
+class AuditEvent(Struct, frozen=True, kw_only=True):
     """A verdict and everything needed to prove it and to replay it.
 
     Under retention `encrypted` it holds a key's id and sealed content, or it
@@ -252,8 +246,7 @@ class AuditEvent:
             raise ValueError("retention 'encrypted' takes a key id and sealed content only")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeadLetter:
+class DeadLetter(Struct, frozen=True, kw_only=True):
     """An input that can never be judged: its original bytes, and why.
 
     `left_out_bytes` is the size of a value that was too large to be kept, whose
@@ -273,10 +266,9 @@ class DeadLetter:
     left_out_sha256: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class Outcome(Struct, frozen=True, kw_only=True):
     """The one accountable end of a judged message: verdict and audit event."""
 
     verdict: Verdict
     audit: AuditEvent
-    headers: tuple[tuple[str, bytes], ...] = field(default=())
+    headers: tuple[tuple[str, bytes], ...] = ()

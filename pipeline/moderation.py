@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
+from msgspec import Struct
+
 from pipeline.errors import Reason, Rejected
 from pipeline.events import (
     Action,
@@ -44,8 +46,7 @@ class Intake:
     max_future_s: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Case:
+class Case(Struct, frozen=True, kw_only=True):
     """A message let in, with the rules and the policy it will be judged by."""
 
     received: Received
@@ -55,8 +56,7 @@ class Case:
     tenant_known: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stamp:
+class Stamp(Struct, frozen=True, kw_only=True):
     """Who concludes, when, and at which attempt."""
 
     worker_id: str
@@ -65,8 +65,7 @@ class Stamp:
     scored_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decided:
+class Decided(Struct, frozen=True, kw_only=True):
     """What a policy makes of scores: the part of a verdict that replay decides again."""
 
     action: Action

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from msgspec import Struct
+
 from pipeline.errors import Reason, Rejected
 from pipeline.events import Action, Flagged, Kind, PolicyRef, Retention
 
@@ -47,8 +49,7 @@ class Rules:
     retention: Retention
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
+class Decision(Struct, frozen=True, kw_only=True):
     """The action, and every category that crossed, most severe first."""
 
     action: Action

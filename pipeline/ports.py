@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Protocol
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from pipeline.headers import Headers
@@ -22,8 +23,7 @@ class Inference:
     elapsed_s: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outgoing:
+class Outgoing(Struct, frozen=True, kw_only=True):
     """A record to publish; `key` and `value` as they go on the wire."""
 
     topic: str

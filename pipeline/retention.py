@@ -8,15 +8,15 @@ costs texts, never a verdict, and never secrecy.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from pipeline.errors import Misconfigured
 from pipeline.events import Message, Retention
 from pipeline.sealing import Sealed, Sealer, content_of, context_of
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
+class Kept(Struct, frozen=True, kw_only=True):
     """The content fields of an audit event; `retention` is what was done, not what was asked."""
 
     retention: Retention

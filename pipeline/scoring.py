@@ -13,9 +13,6 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Final
 
-import numpy as np
-from numpy.typing import NDArray
-
 from pipeline import metrics
 from pipeline.asking import Answer, Answers, CallLimits, GuardQueue
 from pipeline.batching import Row
@@ -102,7 +99,7 @@ class Scorer:
         settled: Answers = {
             row: answer
             for row, answer in answers.items()
-            if isinstance(answer, Answer) and answer.scores.max() < first.card.settles_below
+            if isinstance(answer, Answer) and max(answer.scores) < first.card.settles_below
         }
         metrics.FIRST_STAGE_WINDOWS.labels("settled").inc(len(settled))
         metrics.FIRST_STAGE_WINDOWS.labels("passed-on").inc(len(answers) - len(settled))
@@ -153,7 +150,7 @@ def _judgement(text: Windowed, good: Sequence[Answer], began_s: float) -> Judgem
     highest = good[0].scores if len(good) == 1 else _highest(good)
     return Judgement(
         guard=_ref(card.name, good[0].version, card.digest),
-        scores=_by_label(card.labels, highest),
+        scores=dict(zip(card.labels, highest, strict=True)),
         coverage=text.coverage,
         template_digest=card.template_digest,
         windows=len(good),
@@ -163,18 +160,14 @@ def _judgement(text: Windowed, good: Sequence[Answer], began_s: float) -> Judgem
     )
 
 
-def _highest(answers: Sequence[Answer]) -> NDArray[np.float32]:
+def _highest(answers: Sequence[Answer]) -> list[float]:
     """The highest score of each label over a text's windows."""
-    return np.asarray(np.max(np.stack([answer.scores for answer in answers]), axis=0))
+    return [max(scores) for scores in zip(*(answer.scores for answer in answers), strict=True)]
 
 
 @lru_cache(maxsize=64)
 def _ref(name: str, version: str, digest: str) -> GuardRef:
     return GuardRef(name=name, version=version, digest=digest)
-
-
-def _by_label(labels: Sequence[str], scores: NDArray[np.float32]) -> Mapping[str, float]:
-    return dict(zip(labels, scores.tolist(), strict=True))
 
 
 def _join(parts: Sequence[Scored]) -> Scored:

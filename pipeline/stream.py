@@ -20,6 +20,7 @@ from typing import Any, Final, Protocol
 
 import faust
 import structlog
+from msgspec import Struct
 
 from pipeline import codec, headers, metrics, moderation, tally, telemetry
 from pipeline.conveyor import Conveyor, Limits
@@ -82,8 +83,7 @@ class FlowLimits:
     poison_attempts: int = 5
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Inbound:
+class Inbound(Struct, frozen=True, kw_only=True):
     """A message as taken from Kafka: raw, with the slot that holds its commit."""
 
     kind: Kind
@@ -103,8 +103,7 @@ class Inbound:
         return len(self.value or b"")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Admitted:
+class Admitted(Struct, frozen=True, kw_only=True):
     """A message that decoded and may be judged."""
 
     inbound: Inbound

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from msgspec import Struct
+
 from pipeline.events import Coverage
 
 
@@ -25,8 +27,7 @@ class WindowSpec:
     sep_id: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Windowed:
+class Windowed(Struct, frozen=True, kw_only=True):
     """The windows of one text, and how much of the text they cover."""
 
     windows: tuple[tuple[int, ...], ...]

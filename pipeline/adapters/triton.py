@@ -207,11 +207,11 @@ def pad(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """`input_ids` and `attention_mask`, both int64 [rows, length]."""
     ids = np.full((len(rows), length), pad_id, dtype=np.int64)
-    mask = np.zeros((len(rows), length), dtype=np.int64)
     for index, row in enumerate(rows):
         ids[index, : len(row)] = row
-        mask[index, : len(row)] = 1
-    return ids, mask
+    lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
+    mask = np.arange(length) < lengths[:, np.newaxis]
+    return ids, mask.astype(np.int64)
 
 
 def _tensor(name: str, values: NDArray[np.int64]) -> InferInput:

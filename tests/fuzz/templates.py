@@ -10,6 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
+from msgspec import structs
+
 from pipeline.events import Kind, Message
 from pipeline.guards import cards, llama_guard
 from pipeline.guards.framing import frame
@@ -73,7 +75,7 @@ def chat(data: bytes) -> None:
     (framed,) = frame(guard.card, guard.tokenizer, [said], max_windows=limit)
     _sane(framed, guard.card.window.max_length, limit)
     specials = set(guard.tokenizer.special_ids.values())
-    empty = replace(said, text="", prompt=None)
+    empty = structs.replace(said, text="", prompt=None)
     (bare,) = frame(guard.card, guard.tokenizer, [empty], max_windows=1)
     own = [token for token in bare.windows[0] if token in specials]
     for window in framed.windows:

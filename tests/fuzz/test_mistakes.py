@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from pipeline import policy
 from pipeline.batching import Call, plan
@@ -106,7 +107,7 @@ def test_a_window_that_coverage_does_not_miss_is_caught(monkeypatch: pytest.Monk
 
     def fewer(*given: Any, **limits: Any) -> Windowed:
         found = right(*given, **limits)
-        return replace(found, windows=found.windows[:1])
+        return structs.replace(found, windows=found.windows[:1])
 
     monkeypatch.setattr(planning, "cut", fewer)
     assert caught(planning.windows)

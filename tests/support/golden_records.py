@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from msgspec import structs
+
 from pipeline import chain_heads, codec
 from pipeline.chain import ChainHead, ChainState, Tip
 from pipeline.events import (
@@ -93,7 +95,7 @@ AUDIT: Final = AuditEvent(
     worker_id="worker-1",
     attempt=2,
 )
-LINKED: Final = replace(
+LINKED: Final = structs.replace(
     AUDIT,
     key_id="acme/1",
     chain=ChainLink(chain="worker-1/0123456789ab/3/0", sequence=300, previous=bytes(range(32))),

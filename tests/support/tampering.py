@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from msgspec import structs
+
 from pipeline import chain_heads, codec
 from pipeline.adapters.kafka import KafkaPublisher, KafkaReader
 from pipeline.adapters.kafka_topics import create_topics
@@ -86,4 +88,4 @@ async def _append(
 
 def _with_score(event: AuditEvent, score: float) -> AuditEvent:
     scores = {**event.verdict.scores, next(iter(event.verdict.scores)): score}
-    return replace(event, verdict=replace(event.verdict, scores=scores))
+    return structs.replace(event, verdict=structs.replace(event.verdict, scores=scores))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from hypothesis import strategies as st
+from msgspec import structs
 
 from pipeline import chain
 from pipeline.audit_proof import Proof, Seen, Span
@@ -122,4 +123,4 @@ def changed(event: Event, **link: object) -> Event:
     """The event with another content, or other fields in its link."""
     if not link:
         return replace(event, content=event.content + "!")
-    return replace(event, link=replace(event.link, **link))
+    return replace(event, link=structs.replace(event.link, **link))

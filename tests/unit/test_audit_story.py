@@ -9,6 +9,7 @@ from datetime import timedelta
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 from rich.console import Console
 from rich.text import Text
 
@@ -49,7 +50,7 @@ STORED_MS = 1_741_064_768_000
 
 def judged(**changed: object) -> AuditEvent:
     """An event that the test's policy decided."""
-    verdict = replace(
+    verdict = structs.replace(
         AUDIT.verdict,
         policy=POLICY.ref,
         scores={"S12": 0.75, "unsafe": 0.4, "S3": 0.1},
@@ -58,7 +59,7 @@ def judged(**changed: object) -> AuditEvent:
             POLICY.rules(AUDIT.verdict.kind, "acme", None),
         ).flagged,
     )
-    return replace(AUDIT, verdict=verdict, **changed)
+    return structs.replace(AUDIT, verdict=verdict, **changed)
 
 
 def test_scores_stand_against_every_threshold_that_applied() -> None:
@@ -84,8 +85,9 @@ def test_what_asked_for_most_comes_first() -> None:
 def test_another_policy_is_not_taken_for_the_one_that_decided() -> None:
     """Only the crossed thresholds are known then, from the verdict itself."""
     event = judged()
-    other = replace(
-        event, verdict=replace(event.verdict, policy=PolicyRef(id="p", version="1", digest="x"))
+    other = structs.replace(
+        event,
+        verdict=structs.replace(event.verdict, policy=PolicyRef(id="p", version="1", digest="x")),
     )
     assert audit_story.rules_of(other, POLICY) is None
     assert audit_story.rules_of(event, None) is None
@@ -100,9 +102,9 @@ def test_the_timeline_is_in_order_and_counts_from_arrival() -> None:
         sent_at=AUDIT.verdict.received_at - timedelta(milliseconds=12), queued_s=0.003,
         inference_s=0.020,
     )  # fmt: skip
-    event = replace(
+    event = structs.replace(
         event,
-        verdict=replace(
+        verdict=structs.replace(
             event.verdict,
             scored_at=event.verdict.received_at + timedelta(milliseconds=25),
             emitted_at=event.verdict.received_at + timedelta(milliseconds=26),
@@ -119,8 +121,9 @@ def test_the_timeline_is_in_order_and_counts_from_arrival() -> None:
 def test_no_guard_no_guard_steps() -> None:
     """An unscanned message was never asked about."""
     event = judged()
-    bare = replace(
-        event, verdict=replace(event.verdict, guards=(), scored_at=None, status=Status.UNSCANNED)
+    bare = structs.replace(
+        event,
+        verdict=structs.replace(event.verdict, guards=(), scored_at=None, status=Status.UNSCANNED),
     )
     names = {step.name for step in audit_story.timeline(bare, STORED_MS)}
     assert names == {"sent", "received", "emitted", "stored"}
@@ -135,7 +138,7 @@ def test_what_was_kept_is_said_and_where_it_is_not_what_was_asked() -> None:
     assert audit_story.kept(event, rules) == "a hash"
     assert "no usable key" in audit_story.kept(event, asked)
     assert "17 bytes" in audit_story.kept(
-        replace(event, retention=Retention.PLAIN, content=b"x" * 17), None
+        structs.replace(event, retention=Retention.PLAIN, content=b"x" * 17), None
     )
 
 
@@ -163,7 +166,7 @@ def test_any_event_has_a_story_without_its_text(event: AuditEvent, stored_ms: in
     """Whatever was recorded; the text and its ciphertext are not in it."""
     marked = event
     if event.retention is Retention.PLAIN:
-        marked = replace(event, content=b"MARKED", context=b"MARKED")
+        marked = structs.replace(event, content=b"MARKED", context=b"MARKED")
     found = audit_story.document(
         marked, stored_ms=stored_ms, policy=POLICY, verdict=codec.as_json(marked.verdict)
     )
@@ -174,6 +177,6 @@ def test_any_event_has_a_story_without_its_text(event: AuditEvent, stored_ms: in
 
 def test_the_chain_is_told() -> None:
     """Chain, place and predecessor."""
-    event = replace(AUDIT, chain=ChainLink(chain="c", sequence=3, previous=b"\x01\x02"))
+    event = structs.replace(AUDIT, chain=ChainLink(chain="c", sequence=3, previous=b"\x01\x02"))
     found = audit_story.document(event, stored_ms=0, policy=None, verdict={})
     assert found["chain"] == {"chain": "c", "sequence": 3, "previous": "0102"}

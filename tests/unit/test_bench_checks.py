@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from loadtest.bench import contenders, guard, messages, outputs, session, table, tokenising, work
 from loadtest.bench.figures import Lap
@@ -40,7 +41,8 @@ JUDGEMENT = Judgement(
 def verdicts(count: int) -> list[Verdict]:
     """Scored verdicts of as many different messages."""
     return [
-        replace(VERDICT, message_id=f"m-{number}", status=Status.SCORED) for number in range(count)
+        structs.replace(VERDICT, message_id=f"m-{number}", status=Status.SCORED)
+        for number in range(count)
     ]
 
 
@@ -68,7 +70,7 @@ def test_complete_outputs_pass() -> None:
         verdicts(2),
         verdicts(4),
         [*verdicts(2), verdicts(1)[0]],
-        [*verdicts(2), replace(VERDICT, message_id="m-2", status=Status.UNSCANNED)],
+        [*verdicts(2), structs.replace(VERDICT, message_id="m-2", status=Status.UNSCANNED)],
     ],
     ids=["one lost", "one too many", "one twice, one lost", "one unscanned"],
 )

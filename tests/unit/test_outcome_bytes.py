@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import io
-from dataclasses import asdict
 from typing import Any
 
 import fastavro
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import asdict
 
 from pipeline import codec, outcome_bytes
 from pipeline.events import AuditEvent, Verdict

@@ -142,7 +142,7 @@ def test_a_determinism_check_that_checked_nothing_does_not_pass() -> None:
 
 def test_a_recorded_action_that_its_policy_does_not_give_breaks_determinism() -> None:
     """The check can fail: a decision that was changed after the fact is found."""
-    from dataclasses import replace
+    from msgspec.structs import replace
 
     from pipeline.events import Action
 

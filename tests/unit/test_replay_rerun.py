@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from pipeline import codec
 from pipeline.errors import (
@@ -47,7 +48,7 @@ class _Opener:
 
 
 def _kept(**changed: Any) -> AuditEvent:
-    return replace(replays.event(text=TEXT), **changed)
+    return structs.replace(replays.event(text=TEXT), **changed)
 
 
 def _sealed(*, key_id: str = "k-1", part: str = "content") -> AuditEvent:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import orjson
 import pytest
+from msgspec.structs import replace
 
 from pipeline import codec, headers
 from pipeline.errors import DependencyUnavailable, Misconfigured

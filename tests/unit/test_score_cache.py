@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from pipeline.events import Coverage, GuardRef, Judgement, Kind
 from pipeline.score_cache import ScoreCache, content_key

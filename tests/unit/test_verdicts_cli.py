@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import orjson
 import pytest
 from hypothesis import given
+from msgspec.structs import replace
 
 from pipeline.cli import rows
 from pipeline.cli.verdicts import Filter, Shown
