@@ -146,23 +146,30 @@ def _judge(request: int, text: Windowed, answers: Answers, began_s: float) -> Sc
 
 
 def _judgement(text: Windowed, good: Sequence[Answer], began_s: float) -> Judgement:
-    card = good[0].card
-    highest = good[0].scores if len(good) == 1 else _highest(good)
+    worst = good[0] if len(good) == 1 else _together(good)
+    card = worst.card
     return Judgement(
-        guard=_ref(card.name, good[0].version, card.digest),
-        scores=dict(zip(card.labels, highest, strict=True)),
+        guard=_ref(card.name, worst.version, card.digest),
+        scores=dict(zip(card.labels, worst.scores, strict=True)),
         coverage=text.coverage,
         template_digest=card.template_digest,
         windows=len(good),
-        batch_rows=max(answer.call_rows for answer in good),
-        queued_s=min(answer.started_s for answer in good) - began_s,
-        inference_s=max(answer.elapsed_s for answer in good),
+        batch_rows=worst.call_rows,
+        queued_s=worst.started_s - began_s,
+        inference_s=worst.elapsed_s,
     )
 
 
-def _highest(answers: Sequence[Answer]) -> list[float]:
-    """The highest score of each label over a text's windows."""
-    return [max(scores) for scores in zip(*(answer.scores for answer in answers), strict=True)]
+def _together(good: Sequence[Answer]) -> Answer:
+    """A text's windows as one: each label's highest score, from the first call to the longest."""
+    return Answer(
+        card=good[0].card,
+        scores=[max(scores) for scores in zip(*(each.scores for each in good), strict=True)],
+        version=good[0].version,
+        call_rows=max(each.call_rows for each in good),
+        started_s=min(each.started_s for each in good),
+        elapsed_s=max(each.elapsed_s for each in good),
+    )
 
 
 @lru_cache(maxsize=64)
