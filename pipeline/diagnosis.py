@@ -168,7 +168,13 @@ async def _served(settings: Settings, name: str) -> str:
                 f"Triton at {settings.triton.url} answers, but guard {name!r} is not ready",
                 remedy="Load it, or correct guards.names; the server's log says why it is not",
             )
-        digest = await triton.served_digest(name)
+        digest, most = await triton.served_digest(name), await triton.most_rows(name)
+    if most is not None and settings.guards.max_rows > most:
+        raise Misconfigured(
+            f"guard {name!r} takes {most} rows in a call, guards.max_rows is"
+            f" {settings.guards.max_rows}: each larger call is refused and cut in two",
+            remedy=f"Set guards.max_rows = {most}, or raise max_batch_size in the guard's config",
+        )
     own = cards.load(settings.guards.repository / name).model_digest
     if digest is None:
         return f"ready at {settings.triton.url}; it states no digest to compare"

@@ -123,6 +123,10 @@ class TritonClassifier:
         each: list[int] = [max(1, group.count) * max(1, len(group.gpus)) for group in groups]
         return max(1, sum(each))
 
+    async def most_rows(self, guard: str) -> int | None:
+        """Rows that one call of a guard may hold; None: any number. Raises as `served_digest`."""
+        return int((await self._config(guard)).max_batch_size) or None
+
     async def _config(self, guard: str) -> Any:
         try:
             answer = await self._client.get_model_config(guard, client_timeout=3.0)

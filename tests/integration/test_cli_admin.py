@@ -338,6 +338,18 @@ def test_doctor_asks_the_guard_for_its_golden_texts(
     assert "sluice topics create" in done.out
 
 
+def test_doctor_tells_of_calls_larger_than_a_guard_takes(
+    sluice: Sluice, triton: EmbeddedTriton, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each would be refused and cut in two, which nothing else shows."""
+    monkeypatch.setenv("SLUICE_TRITON__URL", triton.grpc_address)
+    monkeypatch.setenv("SLUICE_GUARDS__MAX_ROWS", "1000")
+    checks = {check["name"]: check for check in sluice("doctor", "--json").json["checks"]}
+    assert checks["guard tiny in Triton"]["state"] == "wrong"
+    assert "guards.max_rows is 1000" in checks["guard tiny in Triton"]["detail"]
+    assert "Set guards.max_rows = " in checks["guard tiny in Triton"]["remedy"]
+
+
 def test_doctor_goes_on_after_a_wrong_setting(
     sluice: Sluice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
