@@ -168,7 +168,7 @@ class GuardSettings(_Section):
     quick_max_tokens: PositiveInt = Field(
         8192,
         description="the same while full calls are back within 20 ms, as from a GPU;"
-        " at most max_tokens: a call never grows",
+        " with the value of max_tokens no call grows",
     )
     max_windows: PositiveInt = 128
     calls_in_flight: PositiveInt = 3
