@@ -9,6 +9,7 @@ and quick when the guard is idle and full when it is busy.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
@@ -137,6 +138,7 @@ class GuardQueue:
                 pad_id=self._card.pad_id,
             )
         except Retryable as error:
+            self._learn(call, math.inf)  # else what no longer fits in the deadline is asked again
             return [error] * len(call.rows)
         except Rejected as error:
             if len(call.rows) == 1:
@@ -144,11 +146,14 @@ class GuardQueue:
             left, right = halves(call)
             return [*await self._said(left), *await self._said(right)]
         self._versions[self._card.name] = inference.version
-        self._size.answered(len(call.rows) * call.length, inference.elapsed_s)
-        self._pool.max_tokens = self._size.tokens
+        self._learn(call, inference.elapsed_s)
         metrics.CALL_ROWS.observe(len(call.rows))
         metrics.STAGE_SECONDS.labels("infer").observe(inference.elapsed_s)
         return _read(self._card, inference, len(call.rows), started_s)
+
+    def _learn(self, call: Call[_Waiting], elapsed_s: float) -> None:
+        self._size.answered(len(call.rows) * call.length, elapsed_s)
+        self._pool.max_tokens = self._size.tokens
 
 
 class _Asker:

@@ -26,7 +26,10 @@ class CallSize:
         self.tokens = least
 
     def answered(self, padded_tokens: int, elapsed_s: float) -> None:
-        """Learn from a call: only one at least half full says that more would fit."""
+        """Learn from a call: only one at least half full says that more would fit.
+
+        One that never came back took infinitely long.
+        """
         if elapsed_s > SLOW_S:
             self.tokens = max(self._least, self.tokens // 2)
         elif elapsed_s < QUICK_S and 2 * padded_tokens >= self.tokens:

@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.asking import Answer, CallLimits, GuardQueue
 from pipeline.batching import Row
-from pipeline.errors import Misconfigured
+from pipeline.errors import DependencyUnavailable, Misconfigured
 from pipeline.events import Coverage
 from pipeline.ports import Inference
 from pipeline.scoring import Guard
@@ -101,6 +101,23 @@ async def test_calls_grow_while_the_guard_answers_quickly_and_shrink_when_it_doe
     assert [len(call) for call in classifier.calls] == [1, 2, 4, 4]
     classifier.calls.clear()
     classifier.elapsed_s = 1.0
+    await asked.ask([text(*[full] * 8)])
+    assert [len(call) for call in classifier.calls] == [4, 2, 1, 1]
+
+
+async def test_calls_shrink_while_the_guard_does_not_answer_in_time(guard: Guard) -> None:
+    """A guard that became slow would else be asked for ever for more than its deadline allows."""
+    classifier = Gated()
+    classifier.gate.set()
+    longest = guard.card.buckets[-1]
+    limits = CallLimits(
+        max_rows=4, max_tokens=longest, quick_max_tokens=4 * longest, max_windows=99, in_flight=1
+    )
+    asked = GuardQueue(guard.card, classifier, limits, FakeClock(), {})
+    full = [WORD_IDS["fine"]] * longest
+    await asked.ask([text(*[full] * 7)])
+    classifier.calls.clear()
+    classifier.error = DependencyUnavailable("no answer in 10 s", remedy="Wait")
     await asked.ask([text(*[full] * 8)])
     assert [len(call) for call in classifier.calls] == [4, 2, 1, 1]
 
