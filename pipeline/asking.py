@@ -12,17 +12,22 @@ import asyncio
 import math
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from msgspec import Struct
 
 from pipeline import metrics
+from pipeline.adaptive_size import AdaptiveSize
 from pipeline.batching import Call, Pool, Row, halves
-from pipeline.call_size import CallSize
 from pipeline.errors import Reason, Rejected, Retryable
 from pipeline.guards.cards import Card
 from pipeline.ports import Classifier, Clock, Inference
 from pipeline.windows import Windowed
+
+# A guard on a GPU computes 8,192 tokens within it, one on a CPU not 1,024.
+_QUICK_S: Final = 0.02
+_SLOW_S: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +45,7 @@ class CallLimits:
     quick_max_tokens: int = 0
 
 
-class Answer(Struct, frozen=True, kw_only=True):
+class Answer(Struct, frozen=True, kw_only=True, gc=False):
     """What one row of a call came back with, and the card of the guard that judged it.
 
     `scores` are calibrated, by the card's labels; float32 in worth.
@@ -79,7 +84,12 @@ class GuardQueue:
         self._pool: Pool[_Waiting] = Pool(
             buckets=card.buckets, max_rows=limits.max_rows, max_tokens=limits.max_tokens
         )
-        self._size = CallSize(least=limits.max_tokens, most=limits.quick_max_tokens)
+        self._size = AdaptiveSize(
+            least=limits.max_tokens,
+            most=limits.quick_max_tokens,
+            quick_s=_QUICK_S,
+            slow_s=_SLOW_S,
+        )
         self._free = limits.in_flight
         self._under_way: set[asyncio.Task[None]] = set()
 
@@ -152,8 +162,8 @@ class GuardQueue:
         return _read(self._card, inference, len(call.rows), started_s)
 
     def _learn(self, call: Call[_Waiting], elapsed_s: float) -> None:
-        self._size.answered(len(call.rows) * call.length, elapsed_s)
-        self._pool.max_tokens = self._size.tokens
+        self._size.ended(len(call.rows) * call.length, elapsed_s)
+        self._pool.max_tokens = self._size.now
 
 
 class _Asker:
@@ -185,7 +195,7 @@ class _Waiting(Struct, frozen=True, eq=False):
 def _rows(texts: Sequence[Windowed]) -> list[tuple[Row, int, tuple[int, ...]]]:
     """Each window by its place, with the tokens of all windows of its text."""
     return [
-        (Row(request=request, window=window), size, ids)
+        ((request, window), size, ids)
         for request, text in enumerate(texts)
         for size in (sum(map(len, text.windows)),)
         for window, ids in enumerate(text.windows)

@@ -13,7 +13,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from itertools import count
-from typing import Final, Generic, NamedTuple, TypeVar
+from typing import Final, Generic, TypeVar
 
 STEP: Final = 8
 """A call is padded to a multiple of so many tokens."""
@@ -30,11 +30,8 @@ _FEW: Final = 64
 Item = TypeVar("Item", bound=Hashable)
 
 
-class Row(NamedTuple):
-    """One window of one request, by their indexes; a tuple, because it is a key so often."""
-
-    request: int
-    window: int
+Row = tuple[int, int]
+"""One window of one request: the request's index and the window's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +137,7 @@ def plan(
     pool: Pool[Row] = Pool(buckets=buckets, max_rows=max_rows, max_tokens=max_tokens)
     for request, windows in enumerate(lengths):
         for window, length in enumerate(windows):
-            pool.add(Row(request=request, window=window), length=length, size=sum(windows))
+            pool.add((request, window), length=length, size=sum(windows))
     calls = []
     while (call := pool.next_call()) is not None:
         calls.append(call)

@@ -29,7 +29,7 @@ class ChainState(StrEnum):
     BROKEN = "broken"
 
 
-class Tip(Struct, frozen=True, kw_only=True):
+class Tip(Struct, frozen=True, kw_only=True, gc=False):
     """The last event of a chain: its sequence and the SHA-256 of its Avro body."""
 
     sequence: int = NOWHERE

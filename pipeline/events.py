@@ -1,7 +1,8 @@
 """The records that cross topics, frozen; and the words they are made of.
 
 They are msgspec's Structs: a message makes some fifteen records, and a frozen dataclass takes
-three times as long to make. `msgspec.structs.replace` copies one.
+three times as long to make. `msgspec.structs.replace` copies one. Frozen and made of what was
+there before them, they are in no reference cycle: the garbage collector does not look at them.
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ class Ciphertext(bytes):
         return super().__new__(cls, value)
 
 
-class Position(Struct, frozen=True, kw_only=True):
+class Position(Struct, frozen=True, kw_only=True, gc=False):
     """Where an input lies in Kafka; the identity that redelivery cannot change."""
 
     topic: str
@@ -99,7 +100,7 @@ class Position(Struct, frozen=True, kw_only=True):
         return f"{self.topic}:{self.partition}:{self.offset}"
 
 
-class Message(Struct, frozen=True, kw_only=True):
+class Message(Struct, frozen=True, kw_only=True, gc=False):
     """A prompt or a completion as published, decoded and checked."""
 
     message_id: str
@@ -114,7 +115,7 @@ class Message(Struct, frozen=True, kw_only=True):
     sent_at: datetime | None = None
 
 
-class Received(Struct, frozen=True, kw_only=True):
+class Received(Struct, frozen=True, kw_only=True, gc=False):
     """A message with its position, arrival time (UTC) and Kafka headers."""
 
     message: Message
@@ -123,7 +124,7 @@ class Received(Struct, frozen=True, kw_only=True):
     headers: tuple[tuple[str, bytes], ...] = ()
 
 
-class GuardRef(Struct, frozen=True, kw_only=True):
+class GuardRef(Struct, frozen=True, kw_only=True, gc=False):
     """Which guard judged: name, Triton version, digest of weights and card."""
 
     name: str
@@ -131,7 +132,7 @@ class GuardRef(Struct, frozen=True, kw_only=True):
     digest: str
 
 
-class PolicyRef(Struct, frozen=True, kw_only=True):
+class PolicyRef(Struct, frozen=True, kw_only=True, gc=False):
     """Which policy decided: id, version and digest of its canonical form."""
 
     id: str
@@ -139,7 +140,7 @@ class PolicyRef(Struct, frozen=True, kw_only=True):
     digest: str
 
 
-class Coverage(Struct, frozen=True, kw_only=True):
+class Coverage(Struct, frozen=True, kw_only=True, gc=False):
     """How much of the text the guard saw, in tokens; 0 <= scanned <= total."""
 
     scanned_tokens: int
@@ -151,7 +152,7 @@ class Coverage(Struct, frozen=True, kw_only=True):
         return self.scanned_tokens >= self.total_tokens
 
 
-class Judgement(Struct, frozen=True, kw_only=True):
+class Judgement(Struct, frozen=True, kw_only=True, gc=False):
     """One guard's scores for one message, each in 0..1, by category."""
 
     guard: GuardRef
@@ -164,7 +165,7 @@ class Judgement(Struct, frozen=True, kw_only=True):
     inference_s: float
 
 
-class Flagged(Struct, frozen=True, kw_only=True):
+class Flagged(Struct, frozen=True, kw_only=True, gc=False):
     """A category whose score crossed a threshold, and what that asked for."""
 
     category: str
@@ -174,7 +175,7 @@ class Flagged(Struct, frozen=True, kw_only=True):
     origin: str
 
 
-class Verdict(Struct, frozen=True, kw_only=True):
+class Verdict(Struct, frozen=True, kw_only=True, gc=False):
     """What applications act on: one per input, the same id at every redelivery."""
 
     verdict_id: str
@@ -197,7 +198,7 @@ class Verdict(Struct, frozen=True, kw_only=True):
     source: Position
 
 
-class ChainLink(Struct, frozen=True, kw_only=True):
+class ChainLink(Struct, frozen=True, kw_only=True, gc=False):
     """An audit event's place in its writer's hash chain.
 
     `previous` is the SHA-256 of the Avro body of the event before it; empty
@@ -209,7 +210,7 @@ class ChainLink(Struct, frozen=True, kw_only=True):
     previous: bytes
 
 
-class AuditEvent(Struct, frozen=True, kw_only=True):
+class AuditEvent(Struct, frozen=True, kw_only=True, gc=False):
     """A verdict and everything needed to prove it and to replay it.
 
     Under retention `encrypted` it holds a key's id and sealed content, or it
@@ -246,7 +247,7 @@ class AuditEvent(Struct, frozen=True, kw_only=True):
             raise ValueError("retention 'encrypted' takes a key id and sealed content only")
 
 
-class DeadLetter(Struct, frozen=True, kw_only=True):
+class DeadLetter(Struct, frozen=True, kw_only=True, gc=False):
     """An input that can never be judged: its original bytes, and why.
 
     `left_out_bytes` is the size of a value that was too large to be kept, whose
@@ -266,7 +267,7 @@ class DeadLetter(Struct, frozen=True, kw_only=True):
     left_out_sha256: str = ""
 
 
-class Outcome(Struct, frozen=True, kw_only=True):
+class Outcome(Struct, frozen=True, kw_only=True, gc=False):
     """The one accountable end of a judged message: verdict and audit event."""
 
     verdict: Verdict

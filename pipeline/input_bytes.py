@@ -64,7 +64,11 @@ def _read(value: bytes, at: int, kind: Kind) -> Message | None:
         size = value[at]
         at += 1
         if size >= _MORE:
-            size, at = _varint(value, at - 1)
+            more = value[at]
+            if more < _MORE:  # two bytes: what nearly every text's size takes
+                size, at = size & 0x7F | more << 7, at + 1
+            else:
+                size, at = _varint(value, at - 1)
         end = at + (size >> 1)
         if size & 1 or end > whole:  # a negative length, or one beyond the end
             return None
@@ -92,4 +96,5 @@ def _varint(value: bytes, at: int) -> tuple[int, int]:
 
 
 def _moment(zigzag: int) -> datetime:
-    return _EPOCH + timedelta(microseconds=(zigzag >> 1) ^ -(zigzag & 1))
+    seconds, micros = divmod((zigzag >> 1) ^ -(zigzag & 1), 1_000_000)
+    return _EPOCH + timedelta(0, seconds, micros)

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from pipeline.events import Position
 
@@ -25,8 +26,7 @@ class Origin(Protocol):
         """Let go of a message without that, so that Kafka delivers it again."""
 
 
-@dataclass(slots=True, eq=False, kw_only=True)
-class Slot:
+class Slot(Struct, eq=False, kw_only=True):
     """One taken message, until it is acknowledged or given up; `line` is the ledger's."""
 
     position: Position

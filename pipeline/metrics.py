@@ -7,12 +7,30 @@ no id and no text is ever one.
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections import Counter as Multiset
+from collections.abc import Sequence
 from typing import Final
 
 from prometheus_client import Counter, Gauge, Histogram, Info
 
 _SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _ROWS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+class BatchHistogram(Histogram):
+    """A histogram that takes a batch's observations at the cost of a few.
+
+    The library's `observe` takes two locks and looks through the edges for each.
+    """
+
+    def observe_all(self, amounts: Sequence[float]) -> None:
+        """As `observe` of each amount."""
+        self._sum.inc(sum(amounts))
+        edges = self._upper_bounds
+        for index, number in Multiset([bisect_left(edges, each) for each in amounts]).items():
+            self._buckets[index].inc(number)
+
 
 MESSAGES: Final = Counter("sluice_messages_total", "Messages ended, by how.", ["topic", "outcome"])
 VERDICTS: Final = Counter(
@@ -35,7 +53,7 @@ PUBLISH_ERRORS: Final = Counter(
     "sluice_publish_errors_total",
     "Publishing attempts the broker did not acknowledge, or not within five seconds.",
 )
-END_TO_END_SECONDS: Final = Histogram(
+END_TO_END_SECONDS: Final = BatchHistogram(
     "sluice_end_to_end_seconds",
     "From the input's Kafka timestamp to the broker's acknowledgement of its verdict.",
     ["kind"],

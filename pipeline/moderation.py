@@ -46,7 +46,7 @@ class Intake:
     max_future_s: float
 
 
-class Case(Struct, frozen=True, kw_only=True):
+class Case(Struct, frozen=True, kw_only=True, gc=False):
     """A message let in, with the rules and the policy it will be judged by."""
 
     received: Received
@@ -56,7 +56,7 @@ class Case(Struct, frozen=True, kw_only=True):
     tenant_known: bool
 
 
-class Stamp(Struct, frozen=True, kw_only=True):
+class Stamp(Struct, frozen=True, kw_only=True, gc=False):
     """Who concludes, when, and at which attempt."""
 
     worker_id: str
@@ -65,7 +65,7 @@ class Stamp(Struct, frozen=True, kw_only=True):
     scored_at: datetime | None = None
 
 
-class Decided(Struct, frozen=True, kw_only=True):
+class Decided(Struct, frozen=True, kw_only=True, gc=False):
     """What a policy makes of scores: the part of a verdict that replay decides again."""
 
     action: Action
@@ -144,10 +144,10 @@ def unscanned(case: Case, cause: str, stamp: Stamp, sealer: Sealer = _NO_KEYS) -
     )
 
 
-def merge(judgements: Sequence[Judgement]) -> dict[str, float]:
+def merge(judgements: Sequence[Judgement]) -> Mapping[str, float]:
     """The highest score of each category over all guards."""
     if len(judgements) == 1:
-        return dict(judgements[0].scores)
+        return judgements[0].scores
     scores: dict[str, float] = {}
     for judgement in judgements:
         for category, score in judgement.scores.items():
@@ -215,7 +215,7 @@ def _check_ids(message: Message) -> None:
 
 
 def _check_sent_at(message: Message, now: datetime, intake: Intake) -> None:
-    if message.sent_at is None:
+    if message.sent_at is None or message.sent_at <= now:
         return
     ahead = message.sent_at - now
     if ahead > timedelta(seconds=intake.max_future_s):

@@ -55,13 +55,17 @@ def verdict_bytes(verdict: Verdict) -> bytes:
             _flagged(verdict.flagged) if verdict.flagged else _END,
             _long(coverage.scanned_tokens),
             _long(coverage.total_tokens),
-            _guards(verdict.guards),
-            _policy(verdict.policy),
-            _moment(verdict.received_at),
-            _maybe_moment(verdict.scored_at),
-            _moment(verdict.emitted_at),
-            _name(source.topic),
-            _long(source.partition),
+            _judged(
+                (
+                    verdict.guards,
+                    verdict.policy,
+                    verdict.received_at,
+                    verdict.scored_at,
+                    verdict.emitted_at,
+                    source.topic,
+                    source.partition,
+                )
+            ),
             _long(source.offset),
         )
     )
@@ -79,15 +83,19 @@ def audit_rest_bytes(audit: AuditEvent) -> bytes:
             _maybe_name(audit.route),
             _maybe_name(audit.language),
             _maybe_text(audit.prompt_id),
-            _NULL if sent_at is None else _PRESENT + _long(_micros(sent_at)),
-            _name(audit.template_digest),
-            _long(audit.windows),
-            _long(audit.batch_rows),
-            _DOUBLE.pack(audit.queued_s),
-            _DOUBLE.pack(audit.inference_s),
-            _name(audit.worker_id),
-            _long(audit.attempt),
-            _maybe_name(audit.key_id),
+            _NULL if sent_at is None else _PRESENT + _moment(sent_at),
+            _effort(
+                (
+                    audit.template_digest,
+                    audit.windows,
+                    audit.batch_rows,
+                    audit.queued_s,
+                    audit.inference_s,
+                    audit.worker_id,
+                    audit.attempt,
+                    audit.key_id,
+                )
+            ),
         )
     )
 
@@ -104,7 +112,10 @@ def link_bytes(link: ChainLink | None) -> bytes:
 
 def _varint(value: int) -> bytes:
     """A whole number of -2**63 to 2**63 - 1: zigzag, seven bits a byte, low ones first."""
-    rest = (value << 1) ^ (value >> 63)
+    return _unsigned((value << 1) ^ (value >> 63))
+
+
+def _unsigned(rest: int) -> bytes:
     out = bytearray()
     while rest > 0x7F:
         out.append(rest & 0x7F | 0x80)
@@ -113,11 +124,21 @@ def _varint(value: int) -> bytes:
     return bytes(out)
 
 
-_SMALL: Final = tuple(_varint(value) for value in range(4096))
+_SMALL: Final = tuple(_varint(value) for value in range(8192))
+"""What takes two bytes at most."""
 
 
 def _long(value: int) -> bytes:
-    return _SMALL[value] if 0 <= value < len(_SMALL) else _varint(value)
+    if 0 <= value < len(_SMALL):
+        return _SMALL[value]
+    rest = (value << 1) ^ (value >> 63)
+    if rest < 0x4000:
+        return _unsigned(rest)
+    return bytes((rest & 0x7F | 0x80, rest >> 7 & 0x7F | 0x80)) + _high(rest >> 14)
+
+
+# Offsets in a row, and moments within 8 ms, share all but the first two bytes.
+_high: Final = lru_cache(maxsize=1024)(_unsigned)
 
 
 def _micros(moment: datetime) -> int:
@@ -125,14 +146,8 @@ def _micros(moment: datetime) -> int:
     return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
-# A batch shares its moments, and a datetime remembers its hash.
-@lru_cache(maxsize=1024)
 def _moment(moment: datetime) -> bytes:
-    return _varint(_micros(moment))
-
-
-def _maybe_moment(moment: datetime | None) -> bytes:
-    return _NULL if moment is None else _PRESENT + _moment(moment)
+    return _long(_micros(moment))
 
 
 # Texts ----------------------------------------------------------------------
@@ -180,6 +195,48 @@ _STATUSES: Final = _enum(Status)
 _RETENTIONS: Final = _enum(Retention)
 
 
+# What a batch's messages share -----------------------------------------------
+
+
+_Judged = tuple[tuple[GuardRef, ...], PolicyRef, datetime, datetime | None, datetime, str, int]
+_Effort = tuple[str, int, int, float, float, str, int, str | None]
+
+
+@lru_cache(maxsize=256)
+def _judged(shared: _Judged) -> bytes:
+    """Who judged, when, and where the input lies but for its offset."""
+    guards, policy, received_at, scored_at, emitted_at, topic, partition = shared
+    return b"".join(
+        (
+            _guards(guards),
+            _texts(policy.id, policy.version, policy.digest),
+            _moment(received_at),
+            _NULL if scored_at is None else _PRESENT + _moment(scored_at),
+            _moment(emitted_at),
+            _text(topic),
+            _long(partition),
+        )
+    )
+
+
+@lru_cache(maxsize=256)
+def _effort(shared: _Effort) -> bytes:
+    """What the judgement took: the same for most rows of a guard call."""
+    template_digest, windows, batch_rows, queued_s, inference_s, worker_id, attempt, key_id = shared
+    return b"".join(
+        (
+            _text(template_digest),
+            _long(windows),
+            _long(batch_rows),
+            _DOUBLE.pack(queued_s),
+            _DOUBLE.pack(inference_s),
+            _text(worker_id),
+            _long(attempt),
+            _maybe_text(key_id),
+        )
+    )
+
+
 # Collections ----------------------------------------------------------------
 
 
@@ -215,14 +272,12 @@ def _flagged(flagged: tuple[Flagged, ...]) -> bytes:
     return b"".join(parts)
 
 
-@lru_cache(maxsize=64)
 def _guards(guards: tuple[GuardRef, ...]) -> bytes:
     if not guards:
         return _END
-    texts = (_text(part) for guard in guards for part in (guard.name, guard.version, guard.digest))
-    return _long(len(guards)) + b"".join(texts) + _END
+    each = (_texts(guard.name, guard.version, guard.digest) for guard in guards)
+    return _long(len(guards)) + b"".join(each) + _END
 
 
-@lru_cache(maxsize=64)
-def _policy(policy: PolicyRef) -> bytes:
-    return b"".join(_text(part) for part in (policy.id, policy.version, policy.digest))
+def _texts(*texts: str) -> bytes:
+    return b"".join(map(_text, texts))

@@ -49,7 +49,7 @@ class Rules:
     retention: Retention
 
 
-class Decision(Struct, frozen=True, kw_only=True):
+class Decision(Struct, frozen=True, kw_only=True, gc=False):
     """The action, and every category that crossed, most severe first."""
 
     action: Action

@@ -23,7 +23,7 @@ class Inference:
     elapsed_s: float
 
 
-class Outgoing(Struct, frozen=True, kw_only=True):
+class Outgoing(Struct, frozen=True, kw_only=True, gc=False):
     """A record to publish; `key` and `value` as they go on the wire."""
 
     topic: str

@@ -16,7 +16,7 @@ from pipeline.events import Message, Retention
 from pipeline.sealing import Sealed, Sealer, content_of, context_of
 
 
-class Kept(Struct, frozen=True, kw_only=True):
+class Kept(Struct, frozen=True, kw_only=True, gc=False):
     """The content fields of an audit event; `retention` is what was done, not what was asked."""
 
     retention: Retention

@@ -15,7 +15,6 @@ from typing import Final
 
 from pipeline import metrics
 from pipeline.asking import Answer, Answers, CallLimits, GuardQueue
-from pipeline.batching import Row
 from pipeline.errors import Rejected, Retryable
 from pipeline.events import GuardRef, Judgement, Kind, Message
 from pipeline.guards.cards import Card
@@ -107,10 +106,14 @@ class Scorer:
 
     async def _tokenise(self, guard: Guard, messages: Sequence[Message]) -> list[Windowed]:
         began_s = self._clock.monotonic()
-        if sum(len(message.text) for message in messages) <= AT_ONCE_CHARS:
-            texts = _frame_all(guard, messages, self._max_windows)
-        else:
-            texts = await asyncio.to_thread(_frame_all, guard, messages, self._max_windows)
+        texts: list[Windowed] = []
+        for some in _at_once(messages):
+            if texts:
+                await asyncio.sleep(0)  # others' turn
+            if sum(len(message.text) for message in some) <= AT_ONCE_CHARS:
+                texts += _frame_all(guard, some, self._max_windows)
+            else:
+                texts += await asyncio.to_thread(_frame_all, guard, some, self._max_windows)
         metrics.STAGE_SECONDS.labels("tokenise").observe(self._clock.monotonic() - began_s)
         return texts
 
@@ -118,6 +121,17 @@ class Scorer:
 def uncovered_kinds(guards: Sequence[Guard]) -> frozenset[Kind]:
     """The kinds of message that none of the guards judges."""
     return frozenset(Kind) - frozenset(kind for guard in guards for kind in guard.card.roles)
+
+
+def _at_once(messages: Sequence[Message]) -> Iterator[Sequence[Message]]:
+    """Runs of messages whose texts are at most `AT_ONCE_CHARS` together; a longer one by itself."""
+    start = chars = 0
+    for index, message in enumerate(messages):
+        chars += len(message.text)
+        if chars > AT_ONCE_CHARS and index > start:
+            yield messages[start:index]
+            start, chars = index, len(message.text)
+    yield messages[start:]
 
 
 def _frame_all(guard: Guard, messages: Sequence[Message], max_windows: int) -> list[Windowed]:
@@ -138,9 +152,11 @@ def _judge(request: int, text: Windowed, answers: Answers, began_s: float) -> Sc
     """
     by_guard: dict[tuple[str, str], list[Answer]] = {}
     for window in range(len(text.windows)):
-        answer = answers[Row(request=request, window=window)]
+        answer = answers[request, window]
         if not isinstance(answer, Answer):
             return answer
+        if len(text.windows) == 1:
+            return (_judgement(text, (answer,), began_s),)
         by_guard.setdefault((answer.card.name, answer.version), []).append(answer)
     return tuple(_judgement(text, good, began_s) for good in by_guard.values())
 

@@ -212,6 +212,11 @@ class WorkerSettings(_Section):
 
     id: Name = Field(default_factory=socket.gethostname)
     batch_messages: PositiveInt = 64
+    quick_batch_messages: PositiveInt = Field(
+        256,
+        description="the same while full batches end within 150 ms;"
+        " batch_messages or less: no more than that",
+    )
     batch_bytes: PositiveInt = 1024 * 1024
     messages_in_flight: PositiveInt = Field(
         1024, description="messages taken and not yet ended; large ones as many again"

@@ -83,7 +83,7 @@ class FlowLimits:
     poison_attempts: int = 5
 
 
-class Inbound(Struct, frozen=True, kw_only=True):
+class Inbound(Struct, frozen=True, kw_only=True, gc=False):
     """A message as taken from Kafka: raw, with the slot that holds its commit."""
 
     kind: Kind
@@ -103,7 +103,7 @@ class Inbound(Struct, frozen=True, kw_only=True):
         return len(self.value or b"")
 
 
-class Admitted(Struct, frozen=True, kw_only=True):
+class Admitted(Struct, frozen=True, kw_only=True, gc=False):
     """A message that decoded and may be judged."""
 
     inbound: Inbound

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from functools import lru_cache
-
-from prometheus_client import Histogram
 
 from pipeline import metrics
 from pipeline.events import Kind, Verdict
@@ -17,6 +14,7 @@ def count(ended: Iterable[tuple[Verdict, int | None]], now_s: float) -> None:
     topics: Counter[str] = Counter()
     verdicts: Counter[tuple[str, str, str]] = Counter()
     degraded: Counter[tuple[str, str]] = Counter()
+    took_s: dict[Kind, list[float]] = {kind: [] for kind in Kind}
     for verdict, timestamp_ms in ended:
         category = verdict.flagged[0].category if verdict.flagged else ""
         topics[verdict.source.topic] += 1
@@ -24,7 +22,7 @@ def count(ended: Iterable[tuple[Verdict, int | None]], now_s: float) -> None:
         if not verdict.coverage.complete or not verdict.guards:
             degraded[verdict.status, verdict.action] += 1
         if timestamp_ms is not None:
-            _end_to_end(verdict.kind).observe(max(0.0, now_s - timestamp_ms / 1000))
+            took_s[verdict.kind].append(max(0.0, now_s - timestamp_ms / 1000))
     for topic, number in topics.items():
         metrics.MESSAGES.labels(topic, "verdict").inc(number)
     for labels, number in verdicts.items():
@@ -32,7 +30,6 @@ def count(ended: Iterable[tuple[Verdict, int | None]], now_s: float) -> None:
     for marks, number in degraded.items():
         metrics.DEGRADED.labels(*marks).inc(number)
 
-
-@lru_cache(maxsize=len(Kind))
-def _end_to_end(kind: Kind) -> Histogram:
-    return metrics.END_TO_END_SECONDS.labels(kind)
+    for kind, amounts in took_s.items():
+        if amounts:
+            metrics.END_TO_END_SECONDS.labels(kind).observe_all(amounts)

@@ -27,7 +27,7 @@ class WindowSpec:
     sep_id: int
 
 
-class Windowed(Struct, frozen=True, kw_only=True):
+class Windowed(Struct, frozen=True, kw_only=True, gc=False):
     """The windows of one text, and how much of the text they cover."""
 
     windows: tuple[tuple[int, ...], ...]

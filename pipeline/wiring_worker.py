@@ -217,6 +217,7 @@ def flow_limits(settings: Settings) -> FlowLimits:
     return FlowLimits(
         conveyor=Limits(
             batch_messages=batch.batch_messages,
+            quick_batch_messages=batch.quick_batch_messages,
             batch_bytes=batch.batch_bytes,
             messages_in_flight=batch.messages_in_flight,
             bytes_in_flight=batch.bytes_in_flight,

@@ -85,7 +85,7 @@ def calls_of(guard: Guard, messages: Sequence[Message], at: Settings) -> list[Ca
         )
         calls += [
             Call(
-                rows=tuple(texts[row.request].windows[row.window] for row in call.rows),
+                rows=tuple(texts[request].windows[window] for request, window in call.rows),
                 length=call.length,
             )
             for call in planned

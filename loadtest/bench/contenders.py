@@ -10,6 +10,9 @@ from typing import Final
 
 WORKER: Final = "sluice"
 QUIX: Final = "quix"
+BATCH: Final = 64
+"""Messages that the asyncio peers judge together: as many as the worker does to begin with."""
+
 QUIX_PYTHON: Final = Path(".sluice/bench/bin/python")
 """Where `make bench` installs Quix Streams: it wants an older pydantic than ours."""
 
@@ -36,16 +39,16 @@ class Contender:
 _PEERS: Final = "loadtest.bench.peers"
 ALL: Final = (
     Contender(
-        name=WORKER, title="Sluice worker, as shipped", module=("pipeline", "worker"), rows=64
+        name=WORKER, title="Sluice worker, as shipped", module=("pipeline", "worker"), rows=BATCH
     ),
     Contender(
         name="faust",
-        title="Faust agent: take(64), topic.send",
+        title=f"Faust agent: take({BATCH}), topic.send",
         module=(f"{_PEERS}.faust_agent",),
-        rows=64,
+        rows=BATCH,
     ),
     Contender(
-        name="raw", title="raw aiokafka loop, send_batch", module=(f"{_PEERS}.raw",), rows=64
+        name="raw", title="raw aiokafka loop, send_batch", module=(f"{_PEERS}.raw",), rows=BATCH
     ),
     Contender(
         name=QUIX,

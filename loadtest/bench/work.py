@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
-from typing import Final
 
 from pipeline import codec, headers, moderation, wiring
 from pipeline.adapters.clock import SystemClock
@@ -20,9 +19,6 @@ from pipeline.policy import Policy
 from pipeline.ports import Outgoing
 from pipeline.scoring import Scorer
 from pipeline.settings import Settings
-
-BATCH: Final = 64
-"""Messages that the asyncio peers judge together: the worker's own default."""
 
 
 class Desk:

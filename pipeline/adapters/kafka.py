@@ -8,7 +8,6 @@ from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
@@ -25,7 +24,6 @@ from aiokafka.errors import (
     TopicAuthorizationFailedError,
     UnknownTopicOrPartitionError,
 )
-from aiokafka.partitioner import murmur2
 
 from pipeline import metrics
 from pipeline.adapters import kafka_records
@@ -36,6 +34,7 @@ from pipeline.adapters.kafka_connection import (
     security,
     unreachable,
 )
+from pipeline.adapters.partitions import places
 from pipeline.errors import DependencyUnavailable, Misconfigured, Retryable, SluiceError
 from pipeline.events import Position
 from pipeline.headers import Headers
@@ -191,7 +190,8 @@ class KafkaPublisher:
         except KafkaError as error:
             raise self._failed(error, producer) from error
         anywhere = random.choice(present)  # noqa: S311 - spreads load, decides nothing
-        return [anywhere if key is None else present[_hash(key) % len(present)] for key in keys]
+        told = iter(places([key for key in keys if key is not None]))
+        return [anywhere if key is None else present[next(told) % len(present)] for key in keys]
 
     async def append(
         self, topic: str, partition: int, records: Sequence[Outgoing]
@@ -289,20 +289,6 @@ async def _end(spent: AIOKafkaProducer) -> None:
     with suppress(KafkaError):
         await spent._sender.close()
         await spent.client.close()
-
-
-def _hash(key: bytes) -> int:
-    """Kafka's hash of a key; a message's verdict and audit event share their key."""
-    return _kept_hash(key) if len(key) <= _KEPT_KEY_BYTES else _hashed(key)
-
-
-def _hashed(key: bytes) -> int:
-    return int(murmur2(key)) & 0x7FFFFFFF
-
-
-# A dead letter keeps its publisher's key, whatever its size.
-_KEPT_KEY_BYTES: Final = 128
-_kept_hash: Final = lru_cache(maxsize=4096)(_hashed)
 
 
 def _mapped(error: BaseException, settings: KafkaSettings) -> SluiceError:

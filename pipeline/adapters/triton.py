@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from itertools import chain
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -210,11 +211,10 @@ def pad(
     rows: Sequence[Sequence[int]], length: int, pad_id: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """`input_ids` and `attention_mask`, both int64 [rows, length]."""
-    ids = np.full((len(rows), length), pad_id, dtype=np.int64)
-    for index, row in enumerate(rows):
-        ids[index, : len(row)] = row
     lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
     mask = np.arange(length) < lengths[:, np.newaxis]
+    ids = np.full(mask.shape, pad_id, dtype=np.int64)
+    ids[mask] = np.fromiter(chain.from_iterable(rows), dtype=np.int64, count=int(lengths.sum()))
     return ids, mask.astype(np.int64)
 
 

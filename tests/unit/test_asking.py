@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 import pytest
 
 from pipeline.asking import Answer, CallLimits, GuardQueue
-from pipeline.batching import Row
 from pipeline.errors import DependencyUnavailable, Misconfigured
 from pipeline.events import Coverage
 from pipeline.ports import Inference
@@ -81,7 +80,7 @@ async def test_what_gathers_while_a_call_is_under_way_shares_the_next(guard: Gua
     classifier.gate.set()
     answers = await asyncio.gather(*tasks)
     assert classifier.calls[1:] == [[tuple(B), tuple(C)]]
-    assert [set(each) for each in answers] == [{Row(request=0, window=0)}] * 3
+    assert [set(each) for each in answers] == [{(0, 0)}] * 3
     assert versions == {guard.card.name: "7"}
 
 
@@ -180,7 +179,7 @@ async def test_nothing_to_ask_is_answered_at_once(guard: Guard) -> None:
     classifier = Gated()
     asked, _ = queue(guard, classifier)
     assert await asked.ask([]) == {}
-    assert await asked.ask([text(A)], without={Row(request=0, window=0)}) == {}
+    assert await asked.ask([text(A)], without={(0, 0)}) == {}
     assert classifier.calls == []
 
 

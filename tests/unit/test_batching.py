@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.batching import OLDEST_EVERY, PATIENCE_S, Call, Pool, Row, halves, plan
+from pipeline.batching import OLDEST_EVERY, PATIENCE_S, Call, Pool, halves, plan
 
 BUCKETS = (8, 16, 64)
 lengths = st.lists(st.lists(st.integers(1, 64), max_size=6), max_size=20)
@@ -18,7 +18,7 @@ def test_every_window_travels_exactly_once(
 ) -> None:
     """No window is lost and none travels twice, whatever the limits."""
     calls = plan(asked, buckets=BUCKETS, max_rows=max_rows, max_tokens=max_tokens)
-    travelled = [(row.request, row.window) for call in calls for row in call.rows]
+    travelled = [(row[0], row[1]) for call in calls for row in call.rows]
     expected = [(r, w) for r, windows in enumerate(asked) for w in range(len(windows))]
     assert sorted(travelled) == expected
 
@@ -38,7 +38,7 @@ def test_windows_of_one_bucket_share_a_call(asked: list[list[int]]) -> None:
     """A call fits the smallest bucket of each of its windows, and no smaller one."""
     for call in plan(asked, buckets=BUCKETS, max_rows=4, max_tokens=256):
         for row in call.rows:
-            length = asked[row.request][row.window]
+            length = asked[row[0]][row[1]]
             bucket = min(bucket for bucket in BUCKETS if bucket >= length)
             below = max((other for other in BUCKETS if other < bucket), default=0)
             assert below < length <= call.length <= bucket
@@ -48,7 +48,7 @@ def test_windows_of_one_bucket_share_a_call(asked: list[list[int]]) -> None:
 def test_a_call_is_padded_to_its_longest_window_in_steps_of_eight(asked: list[list[int]]) -> None:
     """At most seven tokens beyond the longest window are padding for all."""
     for call in plan(asked, buckets=BUCKETS, max_rows=4, max_tokens=256):
-        longest = max(asked[row.request][row.window] for row in call.rows)
+        longest = max(asked[row[0]][row[1]] for row in call.rows)
         assert call.length % 8 == 0
         assert call.length - longest < 8
 
@@ -161,7 +161,7 @@ def test_a_window_beyond_the_last_bucket_is_the_callers_mistake() -> None:
 @given(st.integers(2, 33))
 def test_halves_lose_no_row_and_are_both_smaller(size: int) -> None:
     """Halving ends: both halves are shorter, and together they are the call."""
-    call = Call(length=8, rows=tuple(Row(request=n, window=0) for n in range(size)))
+    call = Call(length=8, rows=tuple((n, 0) for n in range(size)))
     left, right = halves(call)
     assert left.rows + right.rows == call.rows
     assert 0 < len(left.rows) < size

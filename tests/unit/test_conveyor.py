@@ -7,6 +7,9 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+import pytest
+
+from pipeline import conveyor as conveyor_module
 from pipeline.conveyor import Conveyor, Limits
 
 
@@ -284,3 +287,29 @@ async def test_both_lanes_share_one_bound_on_what_waits() -> None:
     belt.gate.set()
     async with started(conveyor):
         await asyncio.wait_for(waiting, 5)
+
+
+async def _sizes(belt: Belt, items: int) -> list[int]:
+    """How large batches are, one at a time and everything there from the beginning."""
+    belt.gate.set()
+    conveyor = belt.conveyor()
+    await conveyor.admit([Parcel(number) for number in range(items)])
+    async with started(conveyor):
+        await until(lambda: sum(map(len, belt.batches)) == items)
+    return list(map(len, belt.batches))
+
+
+async def test_batches_that_end_quickly_let_the_next_be_larger(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Twice as large each time, up to the bound."""
+    monkeypatch.setattr(conveyor_module, "_QUICK_S", 60.0)
+    belt = Belt(limits(messages_in_flight=1, buffer_messages=50, quick_batch_messages=10))
+    assert await _sizes(belt, 39) == [3, 6, 10, 10, 10]
+
+
+async def test_batches_that_take_their_time_stay_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is in one waits for all of it."""
+    monkeypatch.setattr(conveyor_module, "_QUICK_S", 0.0)
+    belt = Belt(limits(messages_in_flight=1, buffer_messages=50, quick_batch_messages=10))
+    assert await _sizes(belt, 12) == [3, 3, 3, 3]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline import scoring
 from pipeline.asking import CallLimits
 from pipeline.errors import DependencyUnavailable, Misconfigured, Reason, Rejected, Retryable
 from pipeline.events import Judgement, Kind
@@ -85,6 +86,25 @@ async def test_the_worst_window_decides(guard: Guard, place: int) -> None:
     assert isinstance(result, tuple)
     assert result[0].coverage.complete
     assert result[0].windows > 1
+
+
+@pytest.mark.parametrize("at_once", [1, 5, 11, 1000])
+async def test_texts_are_tokenised_in_runs_that_give_the_loop_back(
+    guard: Guard, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    """Nobody is left out or mixed up, whichever texts go together; no run is larger."""
+    monkeypatch.setattr(scoring, "AT_ONCE_CHARS", at_once)
+    asked = [message(text) for text in ("fine", "unsafe", "fine " * 3, "unsafe", "fine")]
+    runs = [[len(each.text) for each in run] for run in scoring._at_once(asked)]
+    assert [size for run in runs for size in run] == [len(each.text) for each in asked]
+    assert all(sum(run) <= at_once or len(run) == 1 for run in runs)
+    results = await scorer(guard)[0].score(asked)
+    assert [unsafe_score(result) for result in results] == [LOW, HIGH, LOW, HIGH, LOW]
+
+
+async def test_no_message_at_all_has_no_result(guard: Guard) -> None:
+    """A batch may hold nothing that a guard judges."""
+    assert await scorer(guard)[0].score([]) == []
 
 
 class _Exchanged(ScriptedClassifier):

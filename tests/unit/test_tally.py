@@ -6,9 +6,9 @@ from datetime import timedelta
 
 import pytest
 from msgspec.structs import replace
-from prometheus_client import REGISTRY
+from prometheus_client import REGISTRY, Histogram
 
-from pipeline import tally
+from pipeline import metrics, tally
 from pipeline.events import (
     Action,
     Coverage,
@@ -71,3 +71,22 @@ def test_a_batch_is_counted_as_its_messages_would_be() -> None:
     after = [_value(name, **labels) for name, labels, _ in WATCHED]
     grown = [new - old for new, old in zip(after, before, strict=True)]
     assert grown == pytest.approx([expected for _, _, expected in WATCHED])
+
+
+def test_observations_of_a_batch_are_those_of_each() -> None:
+    """Edges belong to the bucket below them, as the library has it."""
+    amounts = [0.0, 0.1, 0.10001, 0.5, 3.0, 99.0, 0.1]
+    together, alone = (
+        kind("t", "t", buckets=(0.1, 0.5, 2.5), registry=None)
+        for kind in (metrics.BatchHistogram, Histogram)
+    )
+    together.observe_all(amounts)
+    for amount in amounts:
+        alone.observe(amount)
+    assert _read(together) == _read(alone)
+
+
+def _read(histogram: Histogram) -> list[tuple[str, str | None, float]]:
+    (family,) = histogram.collect()
+    samples = [each for each in family.samples if not each.name.endswith("_created")]
+    return [(each.name, each.labels.get("le"), each.value) for each in samples]

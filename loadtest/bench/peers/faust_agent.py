@@ -12,8 +12,9 @@ from typing import Any, Final
 
 import faust
 
+from loadtest.bench.contenders import BATCH
 from loadtest.bench.peers import stopping
-from loadtest.bench.work import BATCH, Work, open_work
+from loadtest.bench.work import Work, open_work
 from pipeline.events import Position
 from pipeline.settings import Settings
 

@@ -15,8 +15,9 @@ from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
+from loadtest.bench.contenders import BATCH
 from loadtest.bench.peers import stopping
-from loadtest.bench.work import BATCH, Work, open_work
+from loadtest.bench.work import Work, open_work
 from pipeline.adapters.kafka import security
 from pipeline.events import Position
 from pipeline.ports import Outgoing
