@@ -93,6 +93,11 @@ class GuardQueue:
         self._free = limits.in_flight
         self._under_way: set[asyncio.Task[None]] = set()
 
+    @property
+    def quick(self) -> bool:
+        """Whether the guard answers so quickly that its calls have grown."""
+        return self._size.grown
+
     async def ask(self, texts: Sequence[Windowed], *, without: Container[Row] = ()) -> Answers:
         """Answers to all windows but those in `without`, by text and window.
 

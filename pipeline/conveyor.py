@@ -6,8 +6,8 @@ batches are small and quick when idle and full under load. When as many items
 are under way as may be and the buffer is full, `admit` waits: that is the back
 pressure which pauses the consumer.
 
-A batch costs the same whatever it holds, and whoever is in it waits for all of it: while
-batches end quickly they may hold more.
+Some of a batch's cost is the same whatever it holds, and whoever is in it waits for all
+of it: where what judges is quick, batches may hold more.
 
 Large items ride in a lane of their own: a batch is as slow as its largest item,
 and nearly every batch would have one.
@@ -19,9 +19,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import Final, Generic, Protocol, TypeVar
-
-from pipeline.adaptive_size import AdaptiveSize
+from typing import Generic, Protocol, TypeVar
 
 
 class Sized(Protocol):
@@ -34,17 +32,13 @@ class Sized(Protocol):
 
 Item = TypeVar("Item", bound=Sized)
 
-# With all under way that may be, 1,024 messages at 7,000 a second: a worker's whole core.
-_QUICK_S: Final = 0.15
-_SLOW_S: Final = 0.4
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """Bounds of the conveyor; sizes in bytes.
 
-    A batch holds at most `batch_messages`, or up to `quick_batch_messages` while batches
-    end quickly.
+    A batch holds at most `batch_messages`, or `quick_batch_messages` if that is more and
+    what judges is quick.
 
     `messages_in_flight` and `bytes_in_flight` hold for each lane. The buffer takes
     one item more than `buffer_bytes` allow. Items of `large_bytes` and more ride
@@ -64,14 +58,8 @@ class Limits:
 class _Lane(Generic[Item]):
     """Items that wait, and what is under way of those that waited here."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self) -> None:
         self.buffer: deque[Item] = deque()
-        self.size = AdaptiveSize(
-            least=limits.batch_messages,
-            most=limits.quick_batch_messages,
-            quick_s=_QUICK_S,
-            slow_s=_SLOW_S,
-        )
         self.changed = asyncio.Event()
         self.messages_in_flight = 0
         self.bytes_in_flight = 0
@@ -101,13 +89,16 @@ class Conveyor(Generic[Item]):
         limits: Limits,
         abandon: Callable[[Item], None],
         crash: Callable[[BaseException], None],
+        quick: Callable[[], bool] = lambda: False,
     ) -> None:
+        """`quick` says whether what judges is, at the moment."""
         self._judge = judge
         self._limits = limits
         self._abandon = abandon
         self._crash = crash
-        self._small: _Lane[Item] = _Lane(limits)
-        self._large: _Lane[Item] = _Lane(limits)
+        self._quick = quick
+        self._small: _Lane[Item] = _Lane()
+        self._large: _Lane[Item] = _Lane()
         self._buffered_bytes = 0
         self._running: set[asyncio.Task[None]] = set()
         self._space = asyncio.Event()
@@ -153,12 +144,18 @@ class Conveyor(Generic[Item]):
                 await lane.changed.wait()
             self._start(lane, self._next_batch(lane))
 
+    def _most(self) -> int:
+        """Items that the next batch may hold."""
+        limits = self._limits
+        quick = max(limits.batch_messages, limits.quick_batch_messages)
+        return quick if self._quick() else limits.batch_messages
+
     def _room(self, lane: _Lane[Item]) -> bool:
         """Whether a batch as full as what waits may leave."""
         if not lane.messages_in_flight:
             return True
         limits = self._limits
-        messages = min(len(lane.buffer), lane.size.now)
+        messages = min(len(lane.buffer), self._most())
         return (
             lane.messages_in_flight + messages <= limits.messages_in_flight
             and lane.bytes_in_flight + limits.batch_bytes <= limits.bytes_in_flight
@@ -185,7 +182,8 @@ class Conveyor(Generic[Item]):
     def _next_batch(self, lane: _Lane[Item]) -> list[Item]:
         batch: list[Item] = []
         size_bytes = 0
-        while lane.buffer and len(batch) < lane.size.now:
+        most = self._most()
+        while lane.buffer and len(batch) < most:
             next_bytes = lane.buffer[0].size_bytes
             if batch and size_bytes + next_bytes > self._limits.batch_bytes:
                 break
@@ -197,17 +195,14 @@ class Conveyor(Generic[Item]):
 
     def _start(self, lane: _Lane[Item], batch: list[Item]) -> None:
         lane.started(batch)
-        task = asyncio.create_task(self._run(lane, batch))
+        task = asyncio.create_task(self._run(batch))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         task.add_done_callback(lambda _: lane.ended(batch))
 
-    async def _run(self, lane: _Lane[Item], batch: list[Item]) -> None:
-        clock = asyncio.get_running_loop().time
-        began_s = clock()
+    async def _run(self, batch: list[Item]) -> None:
         try:
             await self._judge(batch)
-            lane.size.ended(len(batch), clock() - began_s)
         except asyncio.CancelledError:
             for item in batch:
                 self._abandon(item)

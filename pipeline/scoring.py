@@ -66,6 +66,11 @@ class Scorer:
         """The version that each guard last answered as, by name; a live view."""
         return MappingProxyType(self._versions)
 
+    @property
+    def quick(self) -> bool:
+        """Whether every guard answers quickly."""
+        return all(queue.quick for queue in self._queues.values())
+
     async def score(self, messages: Sequence[Message]) -> list[Scored]:
         """One `Scored` per message, in order; raises nothing but Misconfigured."""
         parts = await asyncio.gather(*(self._score_with(guard, messages) for guard in self._guards))

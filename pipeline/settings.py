@@ -214,8 +214,8 @@ class WorkerSettings(_Section):
     batch_messages: PositiveInt = 64
     quick_batch_messages: PositiveInt = Field(
         256,
-        description="the same while full batches end within 150 ms;"
-        " batch_messages or less: no more than that",
+        description="the same while guards answer so quickly that their calls grow, see"
+        " guards.quick_max_tokens; with the value of batch_messages no batch does",
     )
     batch_bytes: PositiveInt = 1024 * 1024
     messages_in_flight: PositiveInt = Field(

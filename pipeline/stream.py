@@ -178,7 +178,8 @@ def _raw(app: faust.App, topic: str) -> Any:
 class Flow:
     """From a taken message to acknowledged outcomes.
 
-    `policy` is asked at each message: the one in force may change meanwhile.
+    `policy` is asked at each message: the one in force may change meanwhile. `quick` says
+    whether the guards are, at the moment: then batches may be larger.
     """
 
     def __init__(
@@ -197,6 +198,7 @@ class Flow:
         worker_id: str,
         crash: Callable[[BaseException], None],
         sealer: Sealer | None = None,
+        quick: Callable[[], bool] = lambda: False,
     ) -> None:
         self.topics = topics
         self._schemas = schemas
@@ -220,6 +222,7 @@ class Flow:
             limits=limits.conveyor,
             abandon=lambda inbound: inbound.slot.forget(),
             crash=crash,
+            quick=quick,
         )
 
     # 1. Take ---------------------------------------------------------------

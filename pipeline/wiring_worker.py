@@ -101,6 +101,7 @@ async def run_worker(settings: Settings) -> None:
                 registry=Registry(settings.registry) if settings.registry.url else None,
                 policy=feed.current,
                 scorer=_remembering(verified, asked, settings.guards.cache_entries),
+                quick=lambda: asked.quick,
                 publisher=outputs.WatchedPublisher(publisher, seen),
                 audit=outputs.WatchedAudit(audit, seen),
                 health=health,

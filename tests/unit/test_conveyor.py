@@ -7,9 +7,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-import pytest
-
-from pipeline import conveyor as conveyor_module
 from pipeline.conveyor import Conveyor, Limits
 
 
@@ -34,6 +31,7 @@ class Belt:
     most_items: int = 0
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     fault: BaseException | None = None
+    quick: Callable[[], bool] = lambda: False
 
     async def judge(self, batch: list[Parcel]) -> None:
         """Note the batch, then wait for the gate."""
@@ -56,6 +54,7 @@ class Belt:
             limits=self.limits,
             abandon=lambda parcel: self.abandoned.append(parcel.number),
             crash=self.crashes.append,
+            quick=self.quick,
         )
 
 
@@ -299,17 +298,11 @@ async def _sizes(belt: Belt, items: int) -> list[int]:
     return list(map(len, belt.batches))
 
 
-async def test_batches_that_end_quickly_let_the_next_be_larger(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Twice as large each time, up to the bound."""
-    monkeypatch.setattr(conveyor_module, "_QUICK_S", 60.0)
+async def test_batches_may_be_larger_while_what_judges_is_quick() -> None:
+    """It is asked at each batch; without larger ones allowed nothing changes."""
     belt = Belt(limits(messages_in_flight=1, buffer_messages=50, quick_batch_messages=10))
-    assert await _sizes(belt, 39) == [3, 6, 10, 10, 10]
-
-
-async def test_batches_that_take_their_time_stay_small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever is in one waits for all of it."""
-    monkeypatch.setattr(conveyor_module, "_QUICK_S", 0.0)
-    belt = Belt(limits(messages_in_flight=1, buffer_messages=50, quick_batch_messages=10))
-    assert await _sizes(belt, 12) == [3, 3, 3, 3]
+    belt.quick = lambda: len(belt.batches) in {1, 2}
+    assert await _sizes(belt, 29) == [3, 10, 10, 3, 3]
+    belt = Belt(limits(messages_in_flight=1, buffer_messages=50))
+    belt.quick = lambda: True
+    assert await _sizes(belt, 7) == [3, 3, 1]
