@@ -52,7 +52,7 @@ from pipeline.stream import Flow, FlowLimits, Scores, Topics, add_agents
 log = structlog.get_logger(__name__)
 
 _CHECKS = ("guard", "partitions", "policy", checkpoints.CHECK, outputs.CHECK, KEYS)
-_HEADS_CLOSED_WITHIN_S: Final = 5.0
+_HEADS_CLOSED_WITHIN_S: Final = 3.0
 
 
 async def run_worker(settings: Settings) -> None:

@@ -116,11 +116,14 @@ async def _start(app: SluiceApp, stop: Stop) -> None:
 
 async def _put_down(app: SluiceApp, drain_s: float) -> None:
     """Stop Faust; past the deadline it is left, and Kafka redelivers what it held."""
-    try:
-        async with asyncio.timeout(drain_s + _STOP_MARGIN_S):
-            await app.stop()
-    except TimeoutError:
-        log.error("stop-timed-out", after_s=drain_s + _STOP_MARGIN_S)
+    within_s = drain_s + _STOP_MARGIN_S
+    # Not `asyncio.timeout`: where Faust waits for a broker that is away it swallows a cancellation.
+    stopping = asyncio.ensure_future(app.stop())
+    _, late = await asyncio.wait({stopping}, timeout=within_s)
+    if late:
+        log.error("stop-timed-out", after_s=within_s)
+    else:
+        stopping.result()
 
 
 async def _guarded(work: object, stop: Stop) -> None:

@@ -49,6 +49,7 @@ kafka_records.install()
 
 _Told = TypeVar("_Told")
 _LAST_WORDS_S: Final = 1.0
+_CLOSED_WITHIN_S: Final = 3.0
 
 DEAD_LETTER_ROOM: Final = 64 * 1024
 """Bytes that provenance headers may add to a message that was already at its limit."""
@@ -123,12 +124,12 @@ class KafkaPublisher:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Flush and close, within the request timeout."""
-        try:
-            async with asyncio.timeout(self._settings.request_timeout_s):
-                await self._producer.stop()
-        except (TimeoutError, KafkaError):
-            return  # whoever needed an acknowledgement has awaited it
+        """Close, within seconds: who needed an acknowledgement has awaited it.
+
+        Not `asyncio.timeout`: aiokafka lets a request under way end, whoever is cancelled.
+        """
+        closing = asyncio.ensure_future(_end(self._producer))
+        await asyncio.wait({closing}, timeout=_CLOSED_WITHIN_S)
 
     async def _usable(self) -> AIOKafkaProducer:
         """The producer; a new one where the last lost its place in a partition's sequence.
@@ -286,9 +287,10 @@ async def _end(spent: AIOKafkaProducer) -> None:
         async with asyncio.timeout(_LAST_WORDS_S):
             await spent.stop()
     spent._message_accumulator.fail_all(ProducerClosed())
-    with suppress(KafkaError):
-        await spent._sender.close()
-        await spent.client.close()
+    for close in (spent._sender.close, spent.client.close):
+        # A sender that would try again what was failed here ends with a KeyError.
+        with suppress(KafkaError, KeyError):
+            await close()
 
 
 def _mapped(error: BaseException, settings: KafkaSettings) -> SluiceError:

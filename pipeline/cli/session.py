@@ -11,12 +11,18 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+import structlog
+
 from pipeline import settings, telemetry
+
+log = structlog.get_logger(__name__)
 
 _Result = TypeVar("_Result")
 
 _ENDING: Final = (signal.SIGTERM, signal.SIGHUP)
 """From `docker stop` or a supervisor; from a terminal that was closed."""
+
+_LEFT_ENDS_WITHIN_S: Final = 2.0
 
 _cancelled_by: Final[ContextVar[dict[signal.Signals, Callable[[int], None]]]] = ContextVar(
     "cancelled_by"
@@ -109,8 +115,36 @@ def run_quickly(coroutine: Coroutine[Any, Any, _Result]) -> _Result:
     long while uvloop waits for ever for a socket when it closes, which nobody expects of
     the other commands.
     """
+    runner = asyncio.Runner(loop_factory=_quick_loop())
+    try:
+        return runner.run(coroutine)
+    finally:
+        left = _end_what_is_left(runner.get_loop())
+        if left:  # the runner would wait for them for ever
+            log.warning("left-behind", tasks=left)
+        else:
+            runner.close()
+
+
+def _quick_loop() -> Callable[[], asyncio.AbstractEventLoop]:
     try:
         import uvloop
     except ImportError:
-        return asyncio.run(coroutine)
-    return uvloop.run(coroutine)
+        return asyncio.new_event_loop
+    return uvloop.new_event_loop
+
+
+def _end_what_is_left(loop: asyncio.AbstractEventLoop) -> int:
+    """Cancel every task; returns how many did not end by that.
+
+    Faust's do not where it waits for a broker that is away.
+    """
+    left = asyncio.all_tasks(loop)
+    for task in left:
+        task.cancel()
+    if left:
+        ended, _ = loop.run_until_complete(asyncio.wait(left, timeout=_LEFT_ENDS_WITHIN_S))
+        for task in ended:
+            if not task.cancelled():
+                task.exception()  # else it is told as never retrieved
+    return len(asyncio.all_tasks(loop))

@@ -15,6 +15,7 @@ from pipeline.embedded.stack import EmbeddedStack, EmbeddedWorker
 from pipeline.reconcile import Reconciliation
 from pipeline.settings import Settings
 from tests.support import stacks, tiny_guard, traffic
+from tests.support.places import metric, until
 from tests.support.traffic import Load
 
 
@@ -89,6 +90,28 @@ async def test_rolling_restart_of_two_workers_loses_nothing(tmp_path: Path) -> N
         malformed, _ = await asyncio.gather(traffic.publish(at, load, sent=progress.hear), roll())
         report = await traffic.settled(at, within_s=60)
     _assert_accounted(report, load, malformed)
+
+
+async def test_a_worker_told_to_end_while_its_broker_is_away_does(tmp_path: Path) -> None:
+    """In order and within the grace of a supervisor; what it held is delivered again."""
+    load = Load(messages=2000, malformed=0.0, per_second=2000)
+    repository = tiny_guard.make(tmp_path / "models")
+    async with stacks.open_stack(tmp_path, repository=repository, guard="tiny") as (stack, at):
+        worker = await stack.start_worker()
+        publishing = asyncio.create_task(traffic.publish(at, load, sent=lambda _: None))
+        await until(lambda: _settling(worker), "verdicts")
+        await stack.kafka.kill()
+        await worker.stop()
+        assert worker.status == 0
+        await stack.kafka.start()
+        await publishing
+        await worker.start()
+        report = await traffic.settled(at, within_s=60)
+    _assert_accounted(report, load, 0)
+
+
+async def _settling(worker: EmbeddedWorker) -> bool:
+    return bool(await metric(worker, "sluice_messages_total"))
 
 
 async def _memory_through_an_outage(folder: Path, *, away_s: float) -> tuple[float, float]:

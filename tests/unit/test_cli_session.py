@@ -122,3 +122,38 @@ def test_a_cancellation_of_its_own_is_no_signal() -> None:
 
     with pytest.raises(asyncio.CancelledError):
         session.run(work())
+
+
+_LEFT_BEHIND = """
+import asyncio, sys
+from pipeline.cli import session
+
+async def stubborn():
+    while True:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            pass
+
+async def work():
+    work.task = asyncio.create_task(stubborn())
+    await asyncio.sleep(0)
+    return 7
+
+session._LEFT_ENDS_WITHIN_S = 0.1
+sys.exit(session.run_quickly(work()))
+"""
+
+
+def test_a_task_that_no_cancellation_ends_does_not_keep_the_process() -> None:
+    """Faust's do not while they wait for a broker that is away. What came of it counts."""
+    ended = subprocess.run(
+        [sys.executable, "-c", _LEFT_BEHIND],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert ended.returncode == 7
+    assert "left-behind" in ended.stdout + ended.stderr
+    assert "Traceback" not in ended.stderr
