@@ -64,13 +64,13 @@ class _Lane(Generic[Item]):
         self.messages_in_flight = 0
         self.bytes_in_flight = 0
 
-    def started(self, batch: list[Item]) -> None:
-        self.messages_in_flight += len(batch)
-        self.bytes_in_flight += _bytes(batch)
+    def started(self, messages: int, size_bytes: int) -> None:
+        self.messages_in_flight += messages
+        self.bytes_in_flight += size_bytes
 
-    def ended(self, batch: list[Item]) -> None:
-        self.messages_in_flight -= len(batch)
-        self.bytes_in_flight -= _bytes(batch)
+    def ended(self, messages: int, size_bytes: int) -> None:
+        self.messages_in_flight -= messages
+        self.bytes_in_flight -= size_bytes
         self.changed.set()
 
 
@@ -194,11 +194,12 @@ class Conveyor(Generic[Item]):
         return batch
 
     def _start(self, lane: _Lane[Item], batch: list[Item]) -> None:
-        lane.started(batch)
+        size_bytes = sum([item.size_bytes for item in batch])
+        lane.started(len(batch), size_bytes)
         task = asyncio.create_task(self._run(batch))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
-        task.add_done_callback(lambda _: lane.ended(batch))
+        task.add_done_callback(lambda _: lane.ended(len(batch), size_bytes))
 
     async def _run(self, batch: list[Item]) -> None:
         try:
@@ -210,7 +211,3 @@ class Conveyor(Generic[Item]):
         # Whatever it is, the batch is not acknowledged and the worker stops: Kafka redelivers.
         except BaseException as error:
             self._crash(error)
-
-
-def _bytes(items: Iterable[Sized]) -> int:
-    return sum(item.size_bytes for item in items)

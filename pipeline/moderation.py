@@ -166,7 +166,7 @@ def least(coverages: Sequence[Coverage]) -> Coverage:
 
 
 def _check_text(message: Message, intake: Intake) -> None:
-    if not message.text.strip():
+    if not message.text or message.text.isspace():
         raise Rejected(
             Reason.EMPTY_TEXT, "the text is empty: nothing to scan", remedy="Publish a text"
         )
@@ -181,6 +181,8 @@ def _check_text(message: Message, intake: Intake) -> None:
 
 
 def _utf8_size(text: str) -> int:
+    if text.isascii():
+        return len(text)
     try:
         return len(text.encode())
     except UnicodeEncodeError:

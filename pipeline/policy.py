@@ -8,8 +8,9 @@ wins, so nothing a tenant writes can weaken it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
@@ -38,7 +39,10 @@ class Threshold:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """Everything that applies to one kind of message of one tenant and route."""
+    """Everything that applies to one kind of message of one tenant and route.
+
+    `quiet_below`: no threshold is lower, so scores that all are ask for nothing.
+    """
 
     thresholds: tuple[Threshold, ...]
     floor: tuple[Threshold, ...]
@@ -47,6 +51,12 @@ class Rules:
     unscanned_action: Action
     partial_action: Action
     retention: Retention
+    quiet_below: float = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Look for the lowest threshold once: nearly every message crosses none."""
+        lowest = min((t.at for t in self.thresholds + self.floor), default=math.inf)
+        object.__setattr__(self, "quiet_below", lowest)
 
 
 class Decision(Struct, frozen=True, kw_only=True, gc=False):
@@ -107,6 +117,8 @@ _ALLOWED: Final = Decision(action=Action.ALLOW, flagged=())
 
 def decide(scores: Mapping[str, float], rules: Rules) -> Decision:
     """The most severe action that any crossed threshold, or the floor, asks for."""
+    if max(scores.values(), default=0.0) < rules.quiet_below:
+        return _ALLOWED
     crossed = [*_crossed(scores, rules.thresholds), *_crossed(scores, rules.floor)]
     if not crossed:
         return _ALLOWED

@@ -84,11 +84,15 @@ class FlowLimits:
 
 
 class Inbound(Struct, frozen=True, kw_only=True, gc=False):
-    """A message as taken from Kafka: raw, with the slot that holds its commit."""
+    """A message as taken from Kafka: raw, with the slot that holds its commit.
+
+    `size_bytes` is its value's.
+    """
 
     kind: Kind
     key: bytes | None
     value: bytes | None
+    size_bytes: int
     headers: headers.Headers
     slot: Slot
 
@@ -96,11 +100,6 @@ class Inbound(Struct, frozen=True, kw_only=True, gc=False):
     def position(self) -> Position:
         """Where it lies in Kafka."""
         return self.slot.position
-
-    @property
-    def size_bytes(self) -> int:
-        """Size of its value."""
-        return len(self.value or b"")
 
 
 class Admitted(Struct, frozen=True, kw_only=True, gc=False):
@@ -250,6 +249,7 @@ class Flow:
                 kind=kind,
                 key=record.key,
                 value=record.value,
+                size_bytes=len(record.value or b""),
                 headers=tuple(record.headers or ()),
                 slot=Slot(
                     position=Position(
@@ -488,22 +488,31 @@ class Flow:
     def _records(self, outcome: Outcome) -> tuple[Outgoing, Outgoing]:
         """The verdict's record, and the audit event's up to its link."""
         verdict, audit = codec.encode_outcome(outcome, self._schemas)
+        key = outcome.verdict.message_id.encode()
         return (
-            self._record(outcome, self.topics.verdicts, "moderation.verdict.v1", verdict),
-            self._record(outcome, self.topics.audit, "moderation.audit.v1", audit),
+            Outgoing(
+                topic=self.topics.verdicts,
+                key=key,
+                value=verdict,
+                headers=self._stamped(outcome, "moderation.verdict.v1"),
+            ),
+            Outgoing(
+                topic=self.topics.audit,
+                key=key,
+                value=audit,
+                headers=self._stamped(outcome, "moderation.audit.v1"),
+            ),
         )
 
-    def _record(self, outcome: Outcome, topic: str, type: str, value: bytes) -> Outgoing:
+    def _stamped(self, outcome: Outcome, type: str) -> headers.Headers:
         verdict = outcome.verdict
-        stamped = headers.event(
+        return headers.event(
             id=verdict.verdict_id,
             type=type,
             source=self._source,
             time=verdict.emitted_at,
             trace=outcome.headers,
         )
-        key = verdict.message_id.encode()
-        return Outgoing(topic=topic, key=key, value=value, headers=stamped)
 
     def _dead_letter(self, inbound: Inbound, error: Rejected) -> Outgoing:
         letter = DeadLetter(
@@ -550,7 +559,7 @@ class Flow:
         metrics.STAGE_SECONDS.labels("wait").observe(self._clock.monotonic() - oldest_s)
 
     def _count(self, outcomes: Sequence[tuple[Inbound, Outcome]]) -> None:
-        ended = ((outcome.verdict, inbound.slot.timestamp_ms) for inbound, outcome in outcomes)
+        ended = [(outcome.verdict, inbound.slot.timestamp_ms) for inbound, outcome in outcomes]
         tally.count(ended, self._clock.now().timestamp())
 
 

@@ -2,34 +2,40 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 
 from pipeline import metrics
 from pipeline.events import Kind, Verdict
 
 
-def count(ended: Iterable[tuple[Verdict, int | None]], now_s: float) -> None:
+def count(ended: Sequence[tuple[Verdict, int | None]], now_s: float) -> None:
     """Count published verdicts, each with its input's Kafka timestamp (ms), if it had one."""
-    topics: Counter[str] = Counter()
-    verdicts: Counter[tuple[str, str, str]] = Counter()
-    degraded: Counter[tuple[str, str]] = Counter()
-    took_s: dict[Kind, list[float]] = {kind: [] for kind in Kind}
+    verdicts = [verdict for verdict, _ in ended]
+    for topic, number in Counter([each.source.topic for each in verdicts]).items():
+        metrics.MESSAGES.labels(topic, "verdict").inc(number)
+    for labels, number in Counter([_labels(each) for each in verdicts]).items():
+        metrics.VERDICTS.labels(*labels).inc(number)
+    partly = [(each.status, each.action) for each in verdicts if not _whole(each)]
+    for marks, number in Counter(partly).items():
+        metrics.DEGRADED.labels(*marks).inc(number)
+    _observe(ended, now_s)
+
+
+def _labels(verdict: Verdict) -> tuple[str, str, str]:
+    category = verdict.flagged[0].category if verdict.flagged else ""
+    return verdict.kind, verdict.action, category
+
+
+def _whole(verdict: Verdict) -> bool:
+    return bool(verdict.guards) and verdict.coverage.complete
+
+
+def _observe(ended: Sequence[tuple[Verdict, int | None]], now_s: float) -> None:
+    """How long each took since its Kafka timestamp."""
+    took_s: dict[Kind, list[float]] = defaultdict(list)
     for verdict, timestamp_ms in ended:
-        category = verdict.flagged[0].category if verdict.flagged else ""
-        topics[verdict.source.topic] += 1
-        verdicts[verdict.kind, verdict.action, category] += 1
-        if not verdict.coverage.complete or not verdict.guards:
-            degraded[verdict.status, verdict.action] += 1
         if timestamp_ms is not None:
             took_s[verdict.kind].append(max(0.0, now_s - timestamp_ms / 1000))
-    for topic, number in topics.items():
-        metrics.MESSAGES.labels(topic, "verdict").inc(number)
-    for labels, number in verdicts.items():
-        metrics.VERDICTS.labels(*labels).inc(number)
-    for marks, number in degraded.items():
-        metrics.DEGRADED.labels(*marks).inc(number)
-
     for kind, amounts in took_s.items():
-        if amounts:
-            metrics.END_TO_END_SECONDS.labels(kind).observe_all(amounts)
+        metrics.END_TO_END_SECONDS.labels(kind).observe_all(amounts)

@@ -389,7 +389,14 @@ class Bench:
         """A message taken at an offset and entered in the flow's ledger."""
         slot = self.commits.slot(offset)
         flow.ledger.take(slot)
-        return Inbound(kind=kind, key=b"k", value=value, headers=tuple(headers), slot=slot)
+        return Inbound(
+            kind=kind,
+            key=b"k",
+            value=value,
+            size_bytes=len(value or b""),
+            headers=tuple(headers),
+            slot=slot,
+        )
 
     def batch(self, flow: Flow, *texts: str, **fields: Any) -> list[Inbound]:
         """Prompts in JSON at offsets 0, 1, 2, ..."""
