@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -197,14 +197,12 @@ class _Waiting(Struct, frozen=True, eq=False):
     ids: tuple[int, ...]
 
 
-def _rows(texts: Sequence[Windowed]) -> list[tuple[Row, int, tuple[int, ...]]]:
+def _rows(texts: Sequence[Windowed]) -> Iterator[tuple[Row, int, tuple[int, ...]]]:
     """Each window by its place, with the tokens of all windows of its text."""
-    return [
-        ((request, window), size, ids)
-        for request, text in enumerate(texts)
-        for size in (sum(map(len, text.windows)),)
-        for window, ids in enumerate(text.windows)
-    ]
+    for request, text in enumerate(texts):
+        size = sum(map(len, text.windows))
+        for window, ids in enumerate(text.windows):
+            yield (request, window), size, ids
 
 
 def _read(card: Card, inference: Inference, rows: int, started_s: float) -> list[Said]:

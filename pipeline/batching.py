@@ -95,10 +95,12 @@ class Pool(Generic[Item]):
         longest, _ = self._waiting.pop(first)
         bucket, rows = self._bucket(longest), [first]
         most = min(self._max_rows, self.max_tokens // bucket)
-        while len(rows) < most and (heap := self._pruned(bucket)):
+        heap = self._pruned(bucket)
+        while len(rows) < most and heap:
             item = heappop(heap)[2]
-            rows.append(item)
-            longest = max(longest, self._waiting.pop(item)[0])
+            if (came := self._waiting.pop(item, None)) is not None:
+                rows.append(item)
+                longest = max(longest, came[0])
         return Call(length=min(bucket, _stepped(longest)), rows=tuple(rows))
 
     def _pruned(self, bucket: int) -> list[tuple[int, int, Item]]:

@@ -35,6 +35,7 @@ from pipeline.taxonomy import name_of
 MAX_ID_CHARS = 512
 _NO_KEYS = NoKeys()
 _NOT_SCANNED: Final = "not scanned: "
+_NOTHING_CROSSED: Final = "no threshold crossed"
 _ASKS_FOR: Final = "; the policy asks for "
 
 
@@ -170,14 +171,19 @@ def _check_text(message: Message, intake: Intake) -> None:
         raise Rejected(
             Reason.EMPTY_TEXT, "the text is empty: nothing to scan", remedy="Publish a text"
         )
-    for name, text in (("text", message.text), ("prompt", message.prompt or "")):
-        size_bytes = _utf8_size(text)
-        if size_bytes > intake.max_text_bytes:
-            raise Rejected(
-                Reason.OVERSIZE,
-                f"the {name} has {size_bytes:,} bytes, the limit is {intake.max_text_bytes:,}",
-                remedy="Publish it in parts, or raise limits.max_text_bytes",
-            )
+    _check_size("text", message.text, intake)
+    if message.prompt:
+        _check_size("prompt", message.prompt, intake)
+
+
+def _check_size(name: str, text: str, intake: Intake) -> None:
+    size_bytes = _utf8_size(text)
+    if size_bytes > intake.max_text_bytes:
+        raise Rejected(
+            Reason.OVERSIZE,
+            f"the {name} has {size_bytes:,} bytes, the limit is {intake.max_text_bytes:,}",
+            remedy="Publish it in parts, or raise limits.max_text_bytes",
+        )
 
 
 def _utf8_size(text: str) -> int:
@@ -196,6 +202,12 @@ def _check_ids(message: Message) -> None:
         raise Rejected(
             Reason.MISSING_FIELD, "the field 'message_id' is empty", remedy="Set 'message_id'"
         )
+    together = (
+        f"{message.message_id}{message.conversation_id}{message.tenant}"
+        f"{message.route}{message.prompt_id}{message.language}"
+    )
+    if len(together) <= MAX_ID_CHARS and together.isascii():
+        return  # and so is each
     named = (
         ("message_id", message.message_id),
         ("conversation_id", message.conversation_id),
@@ -230,6 +242,8 @@ def _check_sent_at(message: Message, now: datetime, intake: Intake) -> None:
 
 def explain(flagged: Sequence[Flagged], coverage: Coverage, *, tenant_known: bool) -> str:
     """The reason of a verdict on a message that guards judged."""
+    if tenant_known and not flagged and coverage.complete:
+        return _NOTHING_CROSSED
     parts = []
     if flagged:
         top = flagged[0]
@@ -238,7 +252,7 @@ def explain(flagged: Sequence[Flagged], coverage: Coverage, *, tenant_known: boo
             f" asks for {top.action.value} ({top.origin})"
         )
     else:
-        parts.append("no threshold crossed")
+        parts.append(_NOTHING_CROSSED)
     if not coverage.complete:
         parts.append(f"{coverage.scanned_tokens:,} of {coverage.total_tokens:,} tokens scanned")
     if not tenant_known:
@@ -281,7 +295,7 @@ def _outcome(
         scores=scores,
         flagged=found.flagged,
         coverage=coverage,
-        guards=tuple(judgement.guard for judgement in judgements),
+        guards=tuple([judgement.guard for judgement in judgements]),
         policy=case.policy,
         received_at=received.received_at,
         scored_at=stamp.scored_at,

@@ -155,13 +155,14 @@ def _judge(request: int, text: Windowed, answers: Answers, began_s: float) -> Sc
     Every window has one judge, so that the coverage of all together is the text's. A guard
     that was exchanged between two calls is two: each version answers for its own windows.
     """
+    if len(text.windows) == 1:
+        only = answers[request, 0]
+        return (_judgement(text, (only,), began_s),) if isinstance(only, Answer) else only
     by_guard: dict[tuple[str, str], list[Answer]] = {}
     for window in range(len(text.windows)):
         answer = answers[request, window]
         if not isinstance(answer, Answer):
             return answer
-        if len(text.windows) == 1:
-            return (_judgement(text, (answer,), began_s),)
         by_guard.setdefault((answer.card.name, answer.version), []).append(answer)
     return tuple(_judgement(text, good, began_s) for good in by_guard.values())
 

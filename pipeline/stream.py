@@ -83,7 +83,7 @@ class FlowLimits:
     poison_attempts: int = 5
 
 
-class Inbound(Struct, frozen=True, kw_only=True, gc=False):
+class Inbound(Struct, frozen=True, kw_only=True):
     """A message as taken from Kafka: raw, with the slot that holds its commit.
 
     `size_bytes` is its value's.
@@ -102,7 +102,7 @@ class Inbound(Struct, frozen=True, kw_only=True, gc=False):
         return self.slot.position
 
 
-class Admitted(Struct, frozen=True, kw_only=True, gc=False):
+class Admitted(Struct, frozen=True, kw_only=True):
     """A message that decoded and may be judged."""
 
     inbound: Inbound
@@ -366,9 +366,9 @@ class Flow:
                 return
             scored = await self._ask(waiting, failures)
             cause = await self._settle_scored(waiting, scored, attempt)
-            waiting = [each for each, result in zip(waiting, scored, strict=True) if _again(result)]
             if cause is None:
                 return
+            waiting = [e for e, r in zip(waiting, scored, strict=True) if isinstance(r, Retryable)]
             waiting = await self._settle_overdue(waiting, cause, began_s, attempt)
             await asyncio.sleep(_pause_s(attempt) if waiting else 0)
 
@@ -378,11 +378,8 @@ class Flow:
         asked = [e for e in waiting if e.position not in suspects] if suspects else waiting
         together = await self._scorer.score([each.case.received.message for each in asked])
         scored = await self._with_suspects(waiting, suspects, together) if suspects else together
-        failures.update(
-            each.position
-            for each, result in zip(waiting, scored, strict=True)
-            if isinstance(result, Suspected)
-        )
+        results = zip(waiting, scored, strict=True)
+        failures.update([each.position for each, one in results if isinstance(one, Suspected)])
         return scored
 
     async def _with_suspects(
@@ -593,10 +590,6 @@ def _cause(scored: Sequence[Scored]) -> Retryable | None:
     """Why a message has no result yet; that the guard is away comes first."""
     causes = [result for result in scored if isinstance(result, Retryable)]
     return min(causes, key=lambda cause: isinstance(cause, Suspected), default=None)
-
-
-def _again(result: object) -> bool:
-    return isinstance(result, Retryable)
 
 
 def _overdue(case: Case, waited_s: float) -> bool:
