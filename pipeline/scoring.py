@@ -29,6 +29,12 @@ Scored = tuple[Judgement, ...] | Rejected | Retryable
 AT_ONCE_CHARS: Final = 32_768
 """So little takes some six milliseconds; another thread would take turns from this one as long."""
 
+LONG_CHARS: Final = 2000
+"""A text above this takes several windows, and its verdict takes its time.
+
+Such go to a thread together: while one after the other is tokenised here, answers are heard late.
+"""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Guard:
@@ -111,16 +117,22 @@ class Scorer:
 
     async def _tokenise(self, guard: Guard, messages: Sequence[Message]) -> list[Windowed]:
         began_s = self._clock.monotonic()
-        texts: list[Windowed] = []
-        for some in _at_once(messages):
-            if texts:
-                await asyncio.sleep(0)  # others' turn
-            if sum(len(message.text) for message in some) <= AT_ONCE_CHARS:
-                texts += _frame_all(guard, some, self._max_windows)
-            else:
-                texts += await asyncio.to_thread(_frame_all, guard, some, self._max_windows)
+        if any(len(message.text) > LONG_CHARS for message in messages):
+            texts = await self._framed(guard, messages)
+        else:
+            texts = []
+            for run in _at_once(messages):
+                if texts:
+                    await asyncio.sleep(0)  # others' turn
+                texts += await self._framed(guard, run)
         metrics.STAGE_SECONDS.labels("tokenise").observe(self._clock.monotonic() - began_s)
         return texts
+
+    async def _framed(self, guard: Guard, run: Sequence[Message]) -> list[Windowed]:
+        """The windows of some messages, made here if that is soon done, else on a thread."""
+        if sum(len(message.text) for message in run) <= AT_ONCE_CHARS:
+            return _frame_all(guard, run, self._max_windows)
+        return await asyncio.to_thread(_frame_all, guard, run, self._max_windows)
 
 
 def uncovered_kinds(guards: Sequence[Guard]) -> frozenset[Kind]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from itertools import count
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 import faust
 import structlog
@@ -41,13 +41,10 @@ from pipeline.moderation import Case, Intake, Stamp
 from pipeline.policy import OnUnavailable, Policy
 from pipeline.ports import AuditLog, Clock, Outgoing, Publisher, SchemaRegistry
 from pipeline.retrying import until_done
-from pipeline.scoring import Scored
+from pipeline.scoring import LONG_CHARS, Scored
 from pipeline.sealing import NoKeys, Sealer
 
 log = structlog.get_logger(__name__)
-
-LONG_CHARS: Final = 2000
-"""A text above this takes several windows, and its verdict takes its time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

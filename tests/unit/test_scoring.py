@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ import pytest
 from pipeline import scoring
 from pipeline.asking import CallLimits
 from pipeline.errors import DependencyUnavailable, Misconfigured, Reason, Rejected, Retryable
-from pipeline.events import Judgement, Kind
+from pipeline.events import Judgement, Kind, Message
 from pipeline.scoring import Guard, Scorer
+from pipeline.windows import Windowed
 
 from .fakes import (
     WORD_IDS,
@@ -100,6 +102,25 @@ async def test_texts_are_tokenised_in_runs_that_give_the_loop_back(
     assert all(sum(run) <= at_once or len(run) == 1 for run in runs)
     results = await scorer(guard)[0].score(asked)
     assert [unsafe_score(result) for result in results] == [LOW, HIGH, LOW, HIGH, LOW]
+
+
+async def test_long_texts_are_tokenised_together_beside_the_loop(
+    guard: Guard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In runs on the loop, a quick guard's answers would look slow and its calls stay small."""
+    monkeypatch.setattr(scoring, "AT_ONCE_CHARS", 10)
+    monkeypatch.setattr(scoring, "LONG_CHARS", 8)
+    made: list[tuple[int, bool]] = []
+
+    def framed(guard: Guard, messages: Sequence[Message], most: int) -> list[Windowed]:
+        made.append((len(messages), threading.current_thread() is threading.main_thread()))
+        return plainly(guard, messages, most)
+
+    plainly = scoring._frame_all
+    monkeypatch.setattr(scoring, "_frame_all", framed)
+    await scorer(guard)[0].score([message("fine"), message("fine fine"), message("unsafe")])
+    await scorer(guard)[0].score([message("fine"), message("unsafe"), message("fine")])
+    assert made == [(3, False), (2, True), (1, True)]
 
 
 async def test_no_message_at_all_has_no_result(guard: Guard) -> None:
