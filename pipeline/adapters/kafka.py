@@ -129,7 +129,8 @@ class KafkaPublisher:
         Not `asyncio.timeout`: aiokafka lets a request under way end, whoever is cancelled.
         """
         closing = asyncio.ensure_future(_end(self._producer))
-        await asyncio.wait({closing}, timeout=_CLOSED_WITHIN_S)
+        for closed in (await asyncio.wait({closing}, timeout=_CLOSED_WITHIN_S))[0]:
+            closed.result()
 
     async def _usable(self) -> AIOKafkaProducer:
         """The producer; a new one where the last lost its place in a partition's sequence.
