@@ -40,7 +40,7 @@ def planned(data: bytes, *, planner: Planner = plan) -> None:
     ]
     max_rows, max_tokens = draws.whole(1, 9), draws.whole(1, 200)
     calls = planner(lengths, buckets=buckets, max_rows=max_rows, max_tokens=max_tokens)
-    travelled = Counter((row.request, row.window) for call in calls for row in call.rows)
+    travelled = Counter(row for call in calls for row in call.rows)
     asked = [
         (request, window) for request, each in enumerate(lengths) for window in range(len(each))
     ]
@@ -60,7 +60,7 @@ def planned(data: bytes, *, planner: Planner = plan) -> None:
 
 
 def _long(call: Call, lengths: Sequence[Sequence[int]]) -> list[int]:
-    return [lengths[row.request][row.window] for row in call.rows]
+    return [lengths[request][window] for request, window in call.rows]
 
 
 def windows(data: bytes) -> None:
