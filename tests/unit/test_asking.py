@@ -96,12 +96,15 @@ async def test_calls_grow_while_the_guard_answers_quickly_and_shrink_when_it_doe
     )
     asked = GuardQueue(guard.card, classifier, limits, FakeClock(), {})
     full = [WORD_IDS["fine"]] * longest
+    assert not asked.quick
     await asked.ask([text(*[full] * 11)])
     assert [len(call) for call in classifier.calls] == [1, 2, 4, 4]
+    assert asked.quick
     classifier.calls.clear()
     classifier.elapsed_s = 1.0
     await asked.ask([text(*[full] * 8)])
     assert [len(call) for call in classifier.calls] == [4, 2, 1, 1]
+    assert not asked.quick
 
 
 async def test_calls_shrink_while_the_guard_does_not_answer_in_time(guard: Guard) -> None:
