@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 from aiokafka.errors import KafkaTimeoutError
@@ -37,7 +38,9 @@ class _Consumer:
 
 
 class _Producer(_Consumer):
-    """Connects."""
+    """Connects, and closes."""
+
+    _message_accumulator, _sender, client = Mock(), AsyncMock(), AsyncMock()
 
 
 @pytest.fixture
