@@ -61,6 +61,18 @@ def queue(
     return GuardQueue(guard.card, classifier, limits, FakeClock(), versions), versions
 
 
+def growing(guard: Guard) -> tuple[GuardQueue, Gated, list[int]]:
+    """A queue whose calls hold one to four full windows, what answers it, and such a window."""
+    classifier = Gated()
+    classifier.gate.set()
+    longest = guard.card.buckets[-1]
+    limits = CallLimits(
+        max_rows=4, max_tokens=longest, quick_max_tokens=4 * longest, max_windows=99, in_flight=1
+    )
+    asked = GuardQueue(guard.card, classifier, limits, FakeClock(), {})
+    return asked, classifier, [WORD_IDS["fine"]] * longest
+
+
 async def turns(count: int = 5) -> None:
     """Let the loop turn."""
     for _ in range(count):
@@ -88,14 +100,7 @@ async def test_calls_grow_while_the_guard_answers_quickly_and_shrink_when_it_doe
     guard: Guard,
 ) -> None:
     """From one window of the longest bucket to as many as are allowed, and back."""
-    classifier = Gated()
-    classifier.gate.set()
-    longest = guard.card.buckets[-1]
-    limits = CallLimits(
-        max_rows=4, max_tokens=longest, quick_max_tokens=4 * longest, max_windows=99, in_flight=1
-    )
-    asked = GuardQueue(guard.card, classifier, limits, FakeClock(), {})
-    full = [WORD_IDS["fine"]] * longest
+    asked, classifier, full = growing(guard)
     assert not asked.quick
     await asked.ask([text(*[full] * 11)])
     assert [len(call) for call in classifier.calls] == [1, 2, 4, 4]
@@ -109,14 +114,7 @@ async def test_calls_grow_while_the_guard_answers_quickly_and_shrink_when_it_doe
 
 async def test_calls_shrink_while_the_guard_does_not_answer_in_time(guard: Guard) -> None:
     """A guard that became slow would else be asked for ever for more than its deadline allows."""
-    classifier = Gated()
-    classifier.gate.set()
-    longest = guard.card.buckets[-1]
-    limits = CallLimits(
-        max_rows=4, max_tokens=longest, quick_max_tokens=4 * longest, max_windows=99, in_flight=1
-    )
-    asked = GuardQueue(guard.card, classifier, limits, FakeClock(), {})
-    full = [WORD_IDS["fine"]] * longest
+    asked, classifier, full = growing(guard)
     await asked.ask([text(*[full] * 7)])
     classifier.calls.clear()
     classifier.error = DependencyUnavailable("no answer in 10 s", remedy="Wait")
